@@ -1,0 +1,212 @@
+/* frugal_plan.h - the plan file, byte for byte, and the meaning of every step (docs/plan-format.md is the page for people).
+ *
+ * Little-endian.  Header, section table, sections; every section starts at a multiple of 64, DATA at a multiple of 4096.
+ * A dim is an int64: >= 0 a constant, < 0 the expression with index -1 - value in DIMS.  Expressions refer only to earlier ones.
+ * A string is an offset into TEXT of NUL-terminated UTF-8; TEXT starts and ends with NUL, so offset 0 is "".
+ * Data types are the numbers of ONNX TensorProto.DataType.
+ */
+#ifndef FRUGAL_PLAN_H
+#define FRUGAL_PLAN_H
+#include <stdint.h>
+
+#define FRUGAL_PLAN_MAGIC "FRUGALP\n"
+#define FRUGAL_PLAN_VERSION 1
+#define FRUGAL_MAX_SECTIONS 16
+#define FRUGAL_MAX_DIM (INT64_C(1) << 40) /* every dim and every tensor's element count is at most this */
+
+typedef struct frugal_plan_header {
+    char magic[8];
+    uint32_t version;
+    uint32_t sections; /* entries of the section table that follows */
+    uint64_t bytes;    /* of the whole file */
+    uint64_t reserved;
+    uint8_t sha256[32]; /* of the section table */
+} frugal_plan_header;
+_Static_assert(sizeof(frugal_plan_header) == 64, "plan header");
+
+enum frugal_section_kind {
+    FRUGAL_SECTION_META = 1,    /* JSON: producer, source hash, options */
+    FRUGAL_SECTION_TEXT = 2,
+    FRUGAL_SECTION_DIMS = 3,    /* frugal_plan_dim */
+    FRUGAL_SECTION_TENSORS = 4, /* frugal_plan_tensor */
+    FRUGAL_SECTION_STEPS = 5,   /* frugal_plan_step */
+    FRUGAL_SECTION_ARGS = 6,    /* int32: tensor index, or -1 for an absent optional operand */
+    FRUGAL_SECTION_ATTRS = 7,   /* int64; a float attribute is its float64 bit pattern */
+    FRUGAL_SECTION_DATA = 8     /* constants, each at a multiple of 64 */
+};
+
+typedef struct frugal_plan_section {
+    uint32_t kind;
+    uint32_t count; /* records; for META, TEXT and DATA the value 0 */
+    uint64_t offset;
+    uint64_t bytes;
+    uint64_t reserved;
+    uint8_t sha256[32];
+} frugal_plan_section;
+_Static_assert(sizeof(frugal_plan_section) == 64, "plan section");
+
+enum frugal_dim_op { /* a and b are dims, except for INPUT; every result must lie in [0, FRUGAL_MAX_DIM], SUB and ADD_CONST included */
+    FRUGAL_DIM_INPUT = 0,     /* axis b of model input a (plain numbers) */
+    FRUGAL_DIM_ADD = 1,
+    FRUGAL_DIM_SUB = 2,
+    FRUGAL_DIM_MUL = 3,
+    FRUGAL_DIM_DIV = 4,       /* floor(a / b), b > 0 */
+    FRUGAL_DIM_CEIL_DIV = 5,  /* b > 0 */
+    FRUGAL_DIM_MOD = 6,       /* b > 0 */
+    FRUGAL_DIM_MIN = 7,
+    FRUGAL_DIM_MAX = 8,
+    FRUGAL_DIM_SUB0 = 9,      /* max(a - b, 0) */
+    FRUGAL_DIM_BROADCAST = 10 /* a if b is 1; b if a is 1 or a equals b; otherwise an error */
+};
+
+typedef struct frugal_plan_dim {
+    uint32_t op;
+    uint32_t name; /* string; for INPUT the symbol's name */
+    int64_t a, b;
+} frugal_plan_dim;
+_Static_assert(sizeof(frugal_plan_dim) == 24, "plan dim");
+
+enum frugal_tensor_kind {
+    FRUGAL_TENSOR_TEMP = 0,   /* in the arena, from the step that writes it to the last that reads it */
+    FRUGAL_TENSOR_CONST = 1,  /* in DATA */
+    FRUGAL_TENSOR_INPUT = 2,  /* the caller's; numbered in the order of the table */
+    FRUGAL_TENSOR_OUTPUT = 3, /* the caller's; numbered likewise; may be read by later steps */
+    FRUGAL_TENSOR_ALIAS = 4   /* the bytes of tensor `alias` (no alias itself, any other kind) under another shape of the same
+                               * element count and data type; never the output of a step */
+};
+
+enum frugal_layout {
+    FRUGAL_PLAIN = 0, /* dense, row-major */
+    /* Constants of a linear, logical dims [n, k]; np = n rounded up to 16, kp = k rounded up to 32; padding rows and columns
+     * have no effect on the result (zero weight; for W4 the code equals the zero point).  A panel is 16 rows. */
+    FRUGAL_F32_P16 = 1, /* float32 [np/16][k][16]                                       bytes 4 * np * k */
+    FRUGAL_W8_P16 = 2,  /* int8 in [-127, 127], [np/16][kp/4][16][4]                    bytes np * kp */
+    FRUGAL_W4_P16 = 3,  /* uint8 [np/16][kp/32] blocks of 304 bytes: 256 of codes, fp16 scale[16], uint8 zero[16] (0..15).
+                         * code byte 64 v + 4 r + j (v 0..3, r 0..15, j 0..3): low nibble k = 4 v + j, high nibble k = 16 + 4 v + j,
+                         * of row r.  w = scale * (code - zero).                        bytes np/16 * kp/32 * 304 */
+    /* Quantized activations, dtype int8, temporaries only, logical dims [.., k]; m = product of the other dims:
+     * int8 q[m][kp] in [-127, 127] (zero beyond k), then at the next multiple of 64 float32 scale[m] or scale[m][kp/32],
+     * then at the next multiple of 64 int32 sum[m][kp/32] (sums of q over blocks of 32). */
+    FRUGAL_A8_TOKEN = 4, /* one scale a token */
+    FRUGAL_A8_BLOCK = 5  /* one scale a block of 32 of a token */
+};
+
+typedef struct frugal_plan_tensor {
+    uint8_t dtype;
+    uint8_t kind;
+    uint8_t rank;
+    uint8_t layout;
+    uint32_t name;   /* string; what the model calls it */
+    uint64_t offset; /* CONST: in DATA, a multiple of 64; else 0 */
+    uint64_t bytes;  /* CONST: exactly the size of the shape in this layout; else 0 */
+    int32_t alias;   /* ALIAS: the tensor whose bytes these are; else -1 */
+    uint32_t reserved;
+    int64_t dims[8]; /* unused ones 0 */
+} frugal_plan_tensor;
+_Static_assert(sizeof(frugal_plan_tensor) == 96, "plan tensor");
+
+typedef struct frugal_plan_step {
+    uint16_t op;
+    uint16_t n_in, n_out, n_attr;
+    uint32_t name;  /* string; the model's node */
+    uint32_t args;  /* first of n_in + n_out entries of ARGS, inputs first */
+    uint32_t attrs; /* first of n_attr entries of ATTRS */
+    uint32_t reserved[3];
+} frugal_plan_step;
+_Static_assert(sizeof(frugal_plan_step) == 32, "plan step");
+
+/* Elementwise functions.  UNARY_* of float32 (also float64 where nothing else is said); p, q: attributes 1 and 2. */
+enum frugal_unary {
+    FRUGAL_U_COPY = 0, /* any dtype */
+    FRUGAL_U_NEG = 1, FRUGAL_U_ABS = 2, FRUGAL_U_SIGN = 3, /* also integers */
+    FRUGAL_U_SQRT = 4, FRUGAL_U_RECIPROCAL = 5, FRUGAL_U_FLOOR = 6, FRUGAL_U_CEIL = 7, FRUGAL_U_ROUND = 8, /* half to even */
+    FRUGAL_U_EXP = 9, FRUGAL_U_LOG = 10, FRUGAL_U_ERF = 11, FRUGAL_U_TANH = 12, FRUGAL_U_SIGMOID = 13,
+    FRUGAL_U_RELU = 14, FRUGAL_U_LEAKY_RELU = 15 /* p */, FRUGAL_U_CLIP = 16 /* p low, q high; also integers */,
+    FRUGAL_U_GELU = 17, /* x/2 (1 + erf(x/sqrt 2)) */ FRUGAL_U_GELU_TANH = 18, FRUGAL_U_SILU = 19,
+    FRUGAL_U_SIN = 20, FRUGAL_U_COS = 21, FRUGAL_U_NOT = 22, /* bool */ FRUGAL_U_SOFTPLUS = 23, FRUGAL_U_ELU = 24 /* p */,
+    FRUGAL_U_HARD_SIGMOID = 25, /* max(0, min(1, p x + q)) */ FRUGAL_U_HARD_SWISH = 26, FRUGAL_U_ISNAN = 27, /* -> bool */
+    FRUGAL_UNARY_COUNT = 28
+};
+enum frugal_binary { /* float32, float64, int32, int64 (and other integers for ADD..MAX); comparisons give bool */
+    FRUGAL_B_ADD = 0, FRUGAL_B_SUB = 1, FRUGAL_B_MUL = 2, FRUGAL_B_DIV = 3, /* integers: toward zero; by zero gives 0 */
+    FRUGAL_B_MIN = 4, FRUGAL_B_MAX = 5, FRUGAL_B_POW = 6, FRUGAL_B_MOD = 7, /* sign of the divisor, as Python; integers */
+    FRUGAL_B_FMOD = 8, FRUGAL_B_EQUAL = 9, FRUGAL_B_LESS = 10, FRUGAL_B_LESS_EQUAL = 11, FRUGAL_B_GREATER = 12,
+    FRUGAL_B_GREATER_EQUAL = 13, FRUGAL_B_AND = 14, FRUGAL_B_OR = 15, FRUGAL_B_XOR = 16, /* bool */
+    FRUGAL_BINARY_COUNT = 17
+};
+enum frugal_reduce {
+    FRUGAL_R_SUM = 0, FRUGAL_R_MEAN = 1, FRUGAL_R_MAX = 2, FRUGAL_R_MIN = 3, FRUGAL_R_PROD = 4, FRUGAL_R_SUM_SQUARE = 5,
+    FRUGAL_R_L1 = 6, FRUGAL_R_L2 = 7, FRUGAL_REDUCE_COUNT = 8
+};
+
+/* Steps.  x?: optional operand (-1 when absent).  [..]: shapes; dims with one letter must agree.  d: an attribute that is a dim. */
+enum frugal_op {
+    /* in x; out y, same shape.  attrs kind, p (float), q (float). */
+    FRUGAL_OP_UNARY = 0,
+    /* in a, b; out y of the numpy-broadcast shape; a, b the same dtype.  attrs kind. */
+    FRUGAL_OP_BINARY = 1,
+    /* in condition (bool), a, b; out y broadcast.  a, b, y of one dtype of any size. */
+    FRUGAL_OP_WHERE = 2,
+    /* in x; out y of the same shape and another dtype.  float -> integer truncates and saturates, NaN gives 0; to bool: x != 0. */
+    FRUGAL_OP_CAST = 3,
+    /* in x; out y with y.dims[i] = x.dims[perm[i]].  attrs perm[rank]. */
+    FRUGAL_OP_TRANSPOSE = 4,
+    /* in x; out y: x broadcast (numpy rules) to y's shape. */
+    FRUGAL_OP_EXPAND = 5,
+    /* in x; out y.  attrs, for every axis: start (d), step (plain, not 0).  y[i..] = x[start + i step ..]; all indices inside x;
+     * with a dim of y 0 nothing is read. */
+    FRUGAL_OP_SLICE = 6,
+    /* in x0..xn; out y, the concatenation along axis.  attrs axis. */
+    FRUGAL_OP_CONCAT = 7,
+    /* in table, ids (int32 or int64, may be negative: counted from the end); out y = table.dims[:axis] + ids.dims + table.dims[axis+1:].
+     * attrs axis.  An id outside [-n, n) is FRUGAL_BAD_INPUT. */
+    FRUGAL_OP_GATHER = 8,
+    /* in table int8 [v, k], scale float32 or float16 [v, g] with k a multiple of g, ids; out y float32 ids.dims + [k];
+     * y = (float)q * scale of its group of k/g.  No attrs. */
+    FRUGAL_OP_GATHER_DEQUANTIZE = 9,
+    /* no input; out y int64 [n]: y[i] = start + i step.  attrs start (d), step (plain). */
+    FRUGAL_OP_RANGE = 10,
+    /* no input; out y int64 [n] or []: the values of n dims.  attrs d[n]. */
+    FRUGAL_OP_DIMS = 11,
+    /* in value (one element); out y of any shape, every element that value. */
+    FRUGAL_OP_FILL = 12,
+    /* in x; out y with the reduced axes of length 1 (a later ALIAS drops them).  attrs kind, axes as a bit mask.
+     * Order of a float sum: the reduced elements in row-major order, 16 lanes, lane i mod 16, folded 8, 4, 2, 1 (see isa.h);
+     * MAX and MIN propagate NaN; int32 and int64 wrap. */
+    FRUGAL_OP_REDUCE = 13,
+    /* in x float32; out y.  Over `axis`.  attrs axis, log (0 or 1: log-softmax). */
+    FRUGAL_OP_SOFTMAX = 14,
+    /* in x [.., n], residual? [.., n], gamma [n], beta? [n]; out y.  Normalizes x + residual over the last axis.  attrs eps (float).
+     * All float32. */
+    FRUGAL_OP_LAYER_NORM = 15,
+    /* the same without subtracting the mean: y = v / sqrt(mean(v^2) + eps) * gamma. */
+    FRUGAL_OP_RMS_NORM = 16,
+    /* in x float32 [.., k], scale? float32 [1] (static: constant > 0); out y A8_TOKEN or A8_BLOCK of the same dims.
+     * With a scale (A8_TOKEN only) q = round(x / scale) saturated to [-127, 127]. */
+    FRUGAL_OP_QUANTIZE_ACT = 17,
+    /* in x, w [n, k], scale? float32 [np] (W8 only), bias? float32 [np], residual? float32 [.., n]; out y float32 [.., n].
+     * x: float32 [.., k] with w F32_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
+     * attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up to 16. */
+    FRUGAL_OP_LINEAR = 18,
+    /* in a float32 [.., m, k], b float32 [.., k, n] (batch dims broadcast), out y.  attrs transpose_b (b is [.., n, k]), alpha (float):
+     * y = alpha * (a b). */
+    FRUGAL_OP_MATMUL = 19,
+    /* in q float32, k, v float32, mask? (bool or float32, broadcastable from the right to [b, h, s, t]); out y as q.
+     * attrs heads h, kv_heads g, scale (float), causal (0 or 1), softcap (float, 0: none), fused (0 or 1).
+     * fused 0: q [b, s, h*d], k [b, t, g*d], v [b, t, g*e], y [b, s, h*e].
+     * fused 1: q is [b, s, h*d + g*d + g*e], the three side by side (d = e), k and v absent, t = s, y [b, s, h*d].
+     * Query i sees key j when causal = 0 or j <= i + (t - s).  A bool mask keeps where true; a float mask is added.
+     * A row that sees no key gives 0. */
+    FRUGAL_OP_ATTENTION = 20,
+    /* in x, out y: running sum along axis, ascending.  attrs axis, exclusive, reverse.  float32, int32, int64. */
+    FRUGAL_OP_CUMSUM = 21,
+    /* in x float32, scale float32, zero? (dtype of y); out y int8 or uint8.  attrs axis, block.  scale has one element, or
+     * x.dims[axis] (block 0), or the shape of x with ceil(dims[axis]/block).  y = saturate(round_half_even(x / scale) + zero). */
+    FRUGAL_OP_QUANTIZE = 22,
+    /* in x int8, uint8 or int32, scale float32, zero? (dtype of x); out y float32.  attrs axis, block.  y = (float)(x - zero) * scale. */
+    FRUGAL_OP_DEQUANTIZE = 23,
+    /* in x; out y int64 with `axis` of length 1: index of the first largest (smallest).  attrs axis, smallest (0, 1), last (0, 1). */
+    FRUGAL_OP_ARG = 24,
+    FRUGAL_OP_COUNT = 25
+};
+#endif
