@@ -1,0 +1,1 @@
+"""The C library in kernels/ through cffi."""

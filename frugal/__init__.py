@@ -1,0 +1,3 @@
+"""frugal: small, exact, quantized inference on ordinary CPUs and boards."""
+
+__version__ = "0.1.0"
