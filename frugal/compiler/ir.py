@@ -1,0 +1,315 @@
+"""The compiler's graph: tensors with symbolic shapes, and steps of the executor (kernels/include/frugal_plan.h).
+
+The importer turns ONNX nodes straight into these steps; passes rewrite them; planfile.py writes them.  A tensor that is known
+at compile time carries its value (``const``), or its symbolic integers (``sym``), or, for a dequantized weight, the quantized
+form from which the value can be made (``quant``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from . import dims
+from .dims import Dim
+
+Shape = tuple[Dim, ...]
+
+
+class DType(IntEnum):
+    """ONNX TensorProto.DataType numbers."""
+
+    FLOAT = 1
+    UINT8 = 2
+    INT8 = 3
+    UINT16 = 4
+    INT16 = 5
+    INT32 = 6
+    INT64 = 7
+    BOOL = 9
+    FLOAT16 = 10
+    DOUBLE = 11
+    UINT32 = 12
+    UINT64 = 13
+
+
+NUMPY: dict[int, np.dtype] = {
+    DType.FLOAT: np.dtype(np.float32),
+    DType.UINT8: np.dtype(np.uint8),
+    DType.INT8: np.dtype(np.int8),
+    DType.UINT16: np.dtype(np.uint16),
+    DType.INT16: np.dtype(np.int16),
+    DType.INT32: np.dtype(np.int32),
+    DType.INT64: np.dtype(np.int64),
+    DType.BOOL: np.dtype(np.bool_),
+    DType.FLOAT16: np.dtype(np.float16),
+    DType.DOUBLE: np.dtype(np.float64),
+    DType.UINT32: np.dtype(np.uint32),
+    DType.UINT64: np.dtype(np.uint64),
+}
+FROM_NUMPY = {dtype: DType(number) for number, dtype in NUMPY.items()}
+
+
+class Op(IntEnum):
+    """enum frugal_op of frugal_plan.h (a test compares the two), and ALIAS, which becomes a tensor instead of a step."""
+
+    ALIAS = -1
+    UNARY = 0
+    BINARY = 1
+    WHERE = 2
+    CAST = 3
+    TRANSPOSE = 4
+    EXPAND = 5
+    SLICE = 6
+    CONCAT = 7
+    GATHER = 8
+    GATHER_DEQUANTIZE = 9
+    RANGE = 10
+    DIMS = 11
+    FILL = 12
+    REDUCE = 13
+    SOFTMAX = 14
+    LAYER_NORM = 15
+    RMS_NORM = 16
+    QUANTIZE_ACT = 17
+    LINEAR = 18
+    MATMUL = 19
+    ATTENTION = 20
+    CUMSUM = 21
+    QUANTIZE = 22
+    DEQUANTIZE = 23
+    ARG = 24
+
+
+class Unary(IntEnum):
+    COPY = 0
+    NEG = 1
+    ABS = 2
+    SIGN = 3
+    SQRT = 4
+    RECIPROCAL = 5
+    FLOOR = 6
+    CEIL = 7
+    ROUND = 8
+    EXP = 9
+    LOG = 10
+    ERF = 11
+    TANH = 12
+    SIGMOID = 13
+    RELU = 14
+    LEAKY_RELU = 15
+    CLIP = 16
+    GELU = 17
+    GELU_TANH = 18
+    SILU = 19
+    SIN = 20
+    COS = 21
+    NOT = 22
+    SOFTPLUS = 23
+    ELU = 24
+    HARD_SIGMOID = 25
+    HARD_SWISH = 26
+    ISNAN = 27
+
+
+class Binary(IntEnum):
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    MIN = 4
+    MAX = 5
+    POW = 6
+    MOD = 7
+    FMOD = 8
+    EQUAL = 9
+    LESS = 10
+    LESS_EQUAL = 11
+    GREATER = 12
+    GREATER_EQUAL = 13
+    AND = 14
+    OR = 15
+    XOR = 16
+
+
+class Reduce(IntEnum):
+    SUM = 0
+    MEAN = 1
+    MAX = 2
+    MIN = 3
+    PROD = 4
+    SUM_SQUARE = 5
+    L1 = 6
+    L2 = 7
+
+
+class Layout(IntEnum):
+    PLAIN = 0
+    F32_P16 = 1
+    W8_P16 = 2
+    W4_P16 = 3
+    A8_TOKEN = 4
+    A8_BLOCK = 5
+
+
+@dataclass(eq=False)
+class Quantized:
+    """A quantized constant: value = (codes - zero) * scale, along ``axis`` in blocks of ``block`` (0: one scale a channel).
+
+    codes: int8, uint8 or int32, for 4-bit types one code an element; bits: 4, 8 or 32; scale float32; zero as codes, or None.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray | None
+    axis: int
+    block: int
+    bits: int
+
+    def _spread(self, values: np.ndarray) -> np.ndarray:
+        if values.size == 1:
+            return values.reshape(())
+        if self.block:
+            values = np.repeat(values, self.block, axis=self.axis)
+            return values[tuple(slice(0, n) for n in self.codes.shape)]
+        shape = [1] * self.codes.ndim
+        shape[self.axis] = values.size
+        return values.reshape(shape)
+
+    def value(self) -> np.ndarray:
+        codes = self.codes.astype(np.int32)
+        if self.zero is not None:
+            codes = codes - self._spread(self.zero.astype(np.int32))
+        return codes.astype(np.float32) * self._spread(self.scale)
+
+    def transposed(self, perm: tuple[int, ...]) -> Quantized:
+        def turn(values: np.ndarray) -> np.ndarray:
+            return values.transpose(perm) if values.ndim == len(perm) else values
+
+        zero = None if self.zero is None else turn(self.zero)
+        return Quantized(turn(self.codes), turn(self.scale), zero, perm.index(self.axis), self.block, self.bits)
+
+
+@dataclass(eq=False)
+class Weight:
+    """The right operand of a linear, as natural arrays of [n, k]; packed only when the plan is written.
+
+    One of: float32 ``values``; int8 ``codes`` in [-127, 127] with float32 ``scale`` [n]; uint8 ``codes`` 0..15 with float16
+    ``scale`` and uint8 ``zero`` [n, ceil(k/32)].
+    """
+
+    layout: Layout
+    n: int
+    k: int
+    values: Callable[[], np.ndarray] | None = None
+    codes: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    zero: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class Tensor:
+    name: str
+    dtype: int
+    shape: Shape
+    const: np.ndarray | None = None
+    sym: np.ndarray | None = None  # object array of Dim: integers known but for the symbols
+    quant: Quantized | None = None
+    weight: Weight | None = None
+    layout: Layout = Layout.PLAIN
+    input: int = -1  # index of the model input this is, or -1
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def known(self) -> bool:
+        """Whether the value is known at compile time."""
+        return self.const is not None or self.quant is not None
+
+    def value(self) -> np.ndarray:
+        """The constant value, dequantized if need be."""
+        if self.const is None:
+            assert self.quant is not None, self.name
+            return self.quant.value()
+        return self.const
+
+    def scalar(self) -> float | None:
+        """The value of a constant of one element, else None."""
+        if self.const is None or self.const.size != 1:
+            return None
+        return float(self.const.reshape(-1)[0])
+
+
+@dataclass(eq=False)
+class Step:
+    op: Op
+    inputs: list[Tensor | None]
+    outputs: list[Tensor]
+    attrs: list[int | float | Dim] = field(default_factory=list)
+    name: str = ""
+
+    @property
+    def out(self) -> Tensor:
+        return self.outputs[0]
+
+    def is_unary(self, kind: Unary) -> bool:
+        return self.op == Op.UNARY and self.attrs[0] == kind
+
+    def is_binary(self, kind: Binary) -> bool:
+        return self.op == Op.BINARY and self.attrs[0] == kind
+
+
+@dataclass(eq=False)
+class Graph:
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # for `frugal inspect`: what stayed float, and why
+
+    def producers(self) -> dict[Tensor, Step]:
+        return {t: s for s in self.steps for t in s.outputs}
+
+    def uses(self) -> dict[Tensor, list[Step]]:
+        """The steps that read each tensor; a model output counts as one more reader, of op None."""
+        table: dict[Tensor, list[Step]] = {}
+        for step in self.steps:
+            for tensor in step.inputs:
+                if tensor is not None:
+                    table.setdefault(tensor, []).append(step)
+        for tensor in self.outputs:
+            table.setdefault(tensor, []).append(OUTSIDE)
+        return table
+
+    def operands(self) -> Iterator[Tensor]:
+        for step in self.steps:
+            yield from (t for t in step.inputs if t is not None)
+            yield from step.outputs
+
+    def replace(self, old: Tensor, new: Tensor) -> None:
+        """Let every reader of ``old`` read ``new``."""
+        for step in self.steps:
+            step.inputs = [new if t is old else t for t in step.inputs]
+        self.outputs = [new if t is old else t for t in self.outputs]
+
+    def drop_dead(self) -> None:
+        """Remove the steps whose results nobody reads."""
+        live = set(self.outputs)
+        kept = []
+        for step in reversed(self.steps):
+            if any(t in live for t in step.outputs):
+                kept.append(step)
+                live.update(t for t in step.inputs if t is not None)
+        self.steps = kept[::-1]
+
+
+OUTSIDE = Step(Op.ALIAS, [], [], name="(model output)")
+
+
+def elements(shape: Shape) -> Dim:
+    return dims.product(shape)
