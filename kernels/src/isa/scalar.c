@@ -1,0 +1,228 @@
+/* scalar.c - the definition of every kernel, in plain C: the other files of this folder give the same bytes.
+ *
+ * Compile with -ffp-contract=off and -fno-tree-vectorize (so that it is also an honest baseline).
+ */
+#include "../isa.h"
+
+#include "../fmath.h"
+
+static size_t scratch_bytes(int64_t m, int64_t k) {
+    (void)m;
+    (void)k;
+    return 0;
+}
+
+/* The epilogue for one result v of row i, column j (isa.h, fr_epilogue). */
+static float finish(float v, const fr_epilogue *e, int64_t i, int64_t j) {
+    if (e->bias) {
+        v = v + e->bias[j];
+    }
+    v = fr_unary(e->act, v, 0.0f, 0.0f);
+    return e->residual ? v + e->residual[i * e->ld + j] : v;
+}
+
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            const float *x = a + i * lda, *w = b + j / FR_PANEL * bp + j % FR_PANEL;
+            float v = 0.0f;
+            for (int64_t kk = 0; kk < k; kk++) {
+                v = FR_FMA(x[kk], w[kk * bk], v);
+            }
+            y[i * ldy + j] = finish(alpha != 1.0f ? alpha * v : v, e, i, j);
+        }
+    }
+}
+
+/* Dot of 32 activations and row r of a panel; w: the panel at that block, [8][16][4]. */
+static int32_t dot8(const int8_t *w, const int8_t *q, int64_t r) {
+    int32_t d = 0;
+    for (int k = 0; k < FR_BLOCK; k++) {
+        d += w[k / 4 * 64 + r * 4 + k % 4] * q[k];
+    }
+    return d;
+}
+
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t nb = a->kp / FR_BLOCK;
+    (void)scratch;
+    for (int64_t i = m0; i < m1; i++) {
+        for (int64_t row = p0 * FR_PANEL; row < p1 * FR_PANEL && row < n; row++) {
+            const int8_t *q = a->q + i * a->kp, *panel = w + row / FR_PANEL * a->kp * FR_PANEL;
+            int32_t sum = 0;
+            float v = 0.0f;
+            for (int64_t b = 0; b < nb; b++) {
+                int32_t d = dot8(panel + b * FR_BLOCK * FR_PANEL, q + b * FR_BLOCK, row % FR_PANEL);
+                if (a->blocked) {
+                    v = FR_FMA(a->scale[i * nb + b], (float)d, v);
+                } else {
+                    sum += d;
+                }
+            }
+            v = a->blocked ? v * wscale[row] : (float)sum * (wscale[row] * a->scale[i]);
+            y[i * ldy + row] = finish(v, e, i, row);
+        }
+    }
+}
+
+/* Dot of 32 activations and row r of a W4 block, zero point included; sum: of the 32 activations. */
+static int32_t dot4(const uint8_t *block, const int8_t *q, int32_t sum, int64_t r) {
+    int32_t d = 0;
+    for (int k = 0; k < FR_BLOCK; k++) {
+        uint8_t byte = block[k % 16 / 4 * 64 + r * 4 + k % 4];
+        d += (k < 16 ? byte & 15 : byte >> 4) * q[k];
+    }
+    return d - block[288 + r] * sum;
+}
+
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t nb = a->kp / FR_BLOCK;
+    (void)scratch;
+    for (int64_t i = m0; i < m1; i++) {
+        for (int64_t row = p0 * FR_PANEL; row < p1 * FR_PANEL && row < n; row++) {
+            const uint8_t *block = w + row / FR_PANEL * nb * FR_W4_BLOCK;
+            const int64_t r = row % FR_PANEL;
+            float v = 0.0f;
+            for (int64_t b = 0; b < nb; b++, block += FR_W4_BLOCK) {
+                uint16_t half;
+                memcpy(&half, block + 256 + 2 * r, 2);
+                float s = a->blocked ? a->scale[i * nb + b] : a->scale[i];
+                int32_t d = dot4(block, a->q + i * a->kp + b * FR_BLOCK, a->sum[i * nb + b], r);
+                v = FR_FMA(fr_half_to_float(half) * s, (float)d, v);
+            }
+            y[i * ldy + row] = finish(v, e, i, row);
+        }
+    }
+}
+
+/* q = round(x * inv) limited to [-127, 127] (NaN gives 0) for n elements, zeros up to np; sums of blocks of 32. */
+static void quantize_span(int8_t *q, int32_t *sum, const float *x, int64_t n, int64_t np, float inv) {
+    for (int64_t i = 0; i < np; i++) {
+        float v = i < n ? x[i] * inv : 0.0f;
+        v = v != v ? 0.0f : fr_max(-127.0f, fr_min(127.0f, v));
+        q[i] = (int8_t)rintf(v);
+    }
+    for (int64_t b = 0; b < np / FR_BLOCK; b++) {
+        sum[b] = 0;
+        for (int k = 0; k < FR_BLOCK; k++) {
+            sum[b] += q[b * FR_BLOCK + k];
+        }
+    }
+}
+
+/* One scale for n elements, q and sum up to np. */
+static void quantize_part(int8_t *q, float *scale, int32_t *sum, const float *x, int64_t n, int64_t np) {
+    int32_t top = 0;
+    for (int64_t i = 0; i < n; i++) {
+        top = fr_abs_bits(x[i]) > top ? fr_abs_bits(x[i]) : top;
+    }
+    float a = fr_from_bits((uint32_t)top);
+    if (top >= 0x7f800000 || a < 0x1p-100f) {
+        *scale = top >= 0x7f800000 ? fr_from_bits(0x7fc00000u) : 0.0f;
+        memset(q, 0, (size_t)np);
+        memset(sum, 0, (size_t)(np / FR_BLOCK) * 4);
+        return;
+    }
+    *scale = a * (1.0f / 127.0f);
+    quantize_span(q, sum, x, n, np, 127.0f / a);
+}
+
+static void quantize(int8_t *q, float *scale, int32_t *sum, const float *x, int64_t k, int blocked) {
+    const int64_t nb = (k + FR_BLOCK - 1) / FR_BLOCK;
+    if (!blocked) {
+        quantize_part(q, scale, sum, x, k, nb * FR_BLOCK);
+        return;
+    }
+    for (int64_t b = 0; b < nb; b++) {
+        int64_t at = b * FR_BLOCK, n = k - at < FR_BLOCK ? k - at : FR_BLOCK;
+        quantize_part(q + at, scale + b, sum + b, x + at, n, FR_BLOCK);
+    }
+}
+
+static void quantize_static(int8_t *q, float *scale, int32_t *sum, const float *x, int64_t k, float s) {
+    *scale = s;
+    quantize_span(q, sum, x, k, (k + FR_BLOCK - 1) / FR_BLOCK * FR_BLOCK, 1.0f / s);
+}
+
+/* The sum of 16 lanes, folded as isa.h says. */
+static float fold(float *lane) {
+    for (int h = 8; h > 0; h /= 2) {
+        for (int j = 0; j < h; j++) {
+            lane[j] += lane[j + h];
+        }
+    }
+    return lane[0];
+}
+
+static void layer_norm(float *y, const float *x, const float *residual, const float *gamma, const float *beta, int64_t n,
+                       float eps) {
+    float lane[16] = {0}, square[16] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = residual ? x[i] + residual[i] : x[i];
+        lane[i % 16] += y[i];
+    }
+    float mean = fold(lane) / (float)n;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = y[i] - mean;
+        square[i % 16] += y[i] * y[i];
+    }
+    float inv = 1.0f / sqrtf(fold(square) / (float)n + eps);
+    for (int64_t i = 0; i < n; i++) {
+        float v = y[i] * inv * gamma[i];
+        y[i] = beta ? v + beta[i] : v;
+    }
+}
+
+static void rms_norm(float *y, const float *x, const float *residual, const float *gamma, int64_t n, float eps) {
+    float square[16] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = residual ? x[i] + residual[i] : x[i];
+        square[i % 16] += y[i] * y[i];
+    }
+    float inv = 1.0f / sqrtf(fold(square) / (float)n + eps);
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = y[i] * inv * gamma[i];
+    }
+}
+
+static float softmax(float *x, int64_t n) {
+    float top = -INFINITY, lane[16] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        top = x[i] > top || x[i] != x[i] ? x[i] : top;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = top == -INFINITY ? 0.0f : fr_exp(x[i] - top);
+        lane[i % 16] += x[i];
+    }
+    return fold(lane);
+}
+
+static void unary(int kind, float *y, const float *x, int64_t n, float p, float q) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = fr_unary(kind, x[i], p, q);
+    }
+}
+
+static void scale(float *y, const float *x, int64_t n, float s) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = x[i] * s;
+    }
+}
+
+static const frugal_isa table = {.name = "scalar",
+                                 .scratch_bytes = scratch_bytes,
+                                 .chunk = 16,
+                                 .gemm_f32 = gemm_f32,
+                                 .gemm_w8 = gemm_w8,
+                                 .gemm_w4 = gemm_w4,
+                                 .quantize = quantize,
+                                 .quantize_static = quantize_static,
+                                 .layer_norm = layer_norm,
+                                 .rms_norm = rms_norm,
+                                 .softmax = softmax,
+                                 .unary = unary,
+                                 .scale = scale};
+const frugal_isa *const fr_isa_scalar = &table;
