@@ -1,0 +1,25 @@
+"""Heavy imports on first use: `import frugal.quantize` works, and is fast, without onnx or onnxruntime."""
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from frugal.errors import MissingExtra
+
+
+def _load(name: str, extra: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise MissingExtra(f"{what} needs the package {name!r}: pip install 'frugal-edge[{extra}]'") from e
+
+
+def onnx(what: str = "reading and writing ONNX") -> ModuleType:
+    """The onnx package. Raises MissingExtra that names the extra `quantize`."""
+    _load("onnx.helper", "quantize", what)
+    return _load("onnx", "quantize", what)
+
+
+def onnxruntime(what: str = "running the reference model") -> ModuleType:
+    """The onnxruntime package. Raises MissingExtra that names the extra `quantize`."""
+    return _load("onnxruntime", "quantize", what)
