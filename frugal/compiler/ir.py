@@ -221,6 +221,7 @@ class Tensor:
     weight: Weight | None = None
     layout: Layout = Layout.PLAIN
     input: int = -1  # index of the model input this is, or -1
+    bits: int = 0  # 4 for a constant that the model stores in 4 bits an element
 
     @property
     def rank(self) -> int:

@@ -187,7 +187,7 @@ class _Writer:
 
     def _write_data(self, file: BinaryIO, start: int) -> bytes:
         digest, position = hashlib.sha256(), 0
-        file.seek(start)
+        _write_at(file, start, b"")
         for tensor, (offset, size) in self.offsets.items():
             gap = bytes(offset - position)
             data = memoryview(np.ascontiguousarray(_constant(tensor))).cast("B") if size else memoryview(b"")
@@ -196,8 +196,6 @@ class _Writer:
                 file.write(part)
                 digest.update(part)
             position = offset + size
-        if not self.data_bytes:
-            file.write(b"")
         return digest.digest()
 
 

@@ -1,0 +1,64 @@
+"""ONNX in, plan out: read, lower to executor steps, fuse, pack, write (DESIGN: import, fuse, plan).
+
+The only public names are here; `frugal.compile` and `frugal compile` call them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, BinaryIO
+
+from ..errors import InvalidArgument
+from .ir import Graph
+
+ACTIVATIONS = ("int8", "int8-token", "int8-block", "float")
+
+__all__ = ["ACTIVATIONS", "compile_model", "compile_to", "lower_model"]
+
+
+def lower_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True) -> tuple[Graph, dict[str, Any]]:
+    """The graph of executor steps of an ONNX model, and the metadata that its plan will carry."""
+    from . import math_ops, nn_ops, shape_ops  # noqa: F401  (each registers its handlers)
+    from .lower import Lowering
+    from .passes import run_passes
+    from .reader import read
+
+    if activations not in ACTIVATIONS:
+        raise InvalidArgument(f"activations: want one of {', '.join(ACTIVATIONS)}, got {activations!r}")
+    source = read(model)
+    graph = Lowering(source, activations).run()
+    graph.drop_dead()
+    run_passes(graph, activations, optimize)
+    meta = {
+        "producer": "frugal",
+        "source": source.name,
+        "source_sha256": source.sha256,
+        "opsets": source.opsets,
+        "nodes": len(source.model.graph.node),
+        "activations": activations,
+        "notes": graph.notes,
+        "model_producer": source.model.producer_name,
+        "metadata": {p.key: p.value for p in source.model.metadata_props},
+    }
+    return graph, meta
+
+
+def compile_to(model: str | os.PathLike[str] | bytes | Any, file: BinaryIO, *, activations: str = "int8", optimize: bool = True) -> None:
+    """Compile an ONNX model (path, bytes or ModelProto) into a seekable binary file; weights are packed one at a time.
+
+    activations: how quantized linears see their input: "int8" (the default granularity of each weight type), "int8-token" or
+    "int8-block" (one scale a token, or a block of 32 of a token), "float" (weights are dequantized when the plan is made).
+    Raises InvalidModel, UnsupportedOperator, InvalidArgument, MissingExtra.
+    """
+    from .planfile import write_plan
+
+    graph, meta = lower_model(model, activations=activations, optimize=optimize)
+    write_plan(graph, meta, file)
+
+
+def compile_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True) -> bytes:
+    """`compile_to` into memory: the bytes of the plan."""
+    file = io.BytesIO()
+    compile_to(model, file, activations=activations, optimize=optimize)
+    return file.getvalue()

@@ -1,0 +1,340 @@
+"""Turns ONNX nodes into executor steps, one handler an operator, folding what is known at compile time.
+
+Rules:
+1. Every tensor gets a dtype and a shape here; nothing is inferred later.
+2. Integers that describe shapes are followed as symbols (``Tensor.sym``), so that Shape/Gather/Concat/Reshape chains cost nothing at
+   run time; a step that really reads such integers gets them from a DIMS step.
+3. A node whose inputs are all constants is evaluated with onnx.reference, after its handler has accepted it and said how big
+   its result is.
+4. An operator without a handler is an UnsupportedOperator that names the node, before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import FrugalError, InvalidModel, UnsupportedOperator
+from . import dims
+from .dims import Dim, Expr
+from .ir import FROM_NUMPY, NUMPY, DType, Graph, Op, Shape, Step, Tensor, elements
+from .reader import INT4, UINT4, Source
+
+if TYPE_CHECKING:
+    import onnx
+
+Handler = Callable[["Node"], Any]
+HANDLERS: dict[tuple[str, str], Handler] = {}
+FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
+SYM_LIMIT = 1024  # integers of a tensor whose values are followed as symbols
+MICROSOFT = "com.microsoft"
+
+
+def op(*names: str, domain: str = "") -> Callable[[Handler], Handler]:
+    """Register the handler of one or more ONNX operators."""
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            HANDLERS[domain, name] = handler
+        return handler
+
+    return register
+
+
+class Node:
+    """One ONNX node while it is being translated: its inputs, attributes, and ways to emit steps."""
+
+    def __init__(self, lowering: Lowering, proto: onnx.NodeProto) -> None:
+        self.lowering, self.proto, self.graph = lowering, proto, lowering.graph
+        self.type, self.name = proto.op_type, proto.name or (proto.output[0] if proto.output else proto.op_type)
+        self.opset = lowering.source.opsets.get("", 0)
+        self.inputs = [lowering.lookup(name, self) if name else None for name in proto.input]
+        self.temporaries = 0
+
+    def fail(self, message: str) -> InvalidModel:
+        return InvalidModel(f"{self.where}: {message}")
+
+    def unsupported(self, message: str) -> UnsupportedOperator:
+        return UnsupportedOperator(f"{self.where}: {message}")
+
+    @property
+    def where(self) -> str:
+        return f"{self.lowering.source.name}: node '{self.name}' ({self.type})"
+
+    # ---- operands and attributes ----
+    def get(self, index: int) -> Tensor:
+        tensor = self.optional(index)
+        if tensor is None:
+            raise self.fail(f"input {index} is missing")
+        return tensor
+
+    def optional(self, index: int) -> Tensor | None:
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        from onnx import helper
+
+        for attribute in self.proto.attribute:
+            if attribute.name == name:
+                value = helper.get_attribute_value(attribute)
+                return value.decode(errors="replace") if isinstance(value, bytes) else value
+        return default
+
+    def axis(self, value: int, rank: int) -> int:
+        if not -rank <= value < max(rank, 1):
+            raise self.fail(f"axis {value} is out of range for rank {rank}")
+        return value + rank if value < 0 else value
+
+    def floats(self, *tensors: Tensor | None) -> None:
+        """Refuse operands that are not float32."""
+        for tensor in tensors:
+            if tensor is not None and tensor.dtype != DType.FLOAT:
+                raise self.unsupported(f"'{tensor.name}' is {type_name(tensor.dtype)}; frugal computes this in float32 only")
+
+    def array(self, index: int, what: str) -> np.ndarray:
+        """The value of an input that has to be a constant."""
+        tensor = self.get(index)
+        if tensor.const is None:
+            raise self.unsupported(f"{what} ('{tensor.name}') is computed at run time; frugal needs a constant there")
+        return tensor.const
+
+    def integers(self, index: int, what: str) -> list[Dim]:
+        """The values of an integer input known at compile time, but for symbols."""
+        tensor = self.get(index)
+        values = self.lowering.symbols(tensor)
+        if values is None:
+            raise self.unsupported(f"{what} ('{tensor.name}') depends on data, not only on the shapes of the inputs")
+        return list(values.reshape(-1))
+
+    def ints(self, index: int, what: str) -> list[int]:
+        values = self.integers(index, what)
+        if any(isinstance(v, Expr) for v in values):
+            raise self.unsupported(f"{what} ('{self.get(index).name}') must be constant")
+        return [int(v) for v in values]  # type: ignore[arg-type]
+
+    def axes(self, index: int) -> list[int] | None:
+        """The `axes` of an operator that took them as an attribute before and takes them as an input now; None when absent."""
+        if self.optional(index) is not None:
+            return self.ints(index, "axes")
+        value = self.attr("axes")
+        return None if value is None else [int(v) for v in value]
+
+    # ---- emitting ----
+    def tensor(self, dtype: int, shape: Sequence[Dim], name: str = "") -> Tensor:
+        self.temporaries += 1
+        return Tensor(name or f"{self.name}/{self.temporaries}", dtype, tuple(shape))
+
+    def emit(self, code: Op, inputs: Sequence[Tensor | None], dtype: int, shape: Sequence[Dim], *attrs: Any) -> Tensor:
+        """Append a step with one output of this dtype and shape, and return the output."""
+        result = self.tensor(dtype, shape)
+        operands = [None if t is None else self.lowering.materialize(t) for t in inputs]
+        self.graph.steps.append(Step(code, operands, [result], list(attrs), self.name))
+        return result
+
+    def constant(self, values: np.ndarray) -> Tensor:
+        result = self.tensor(FROM_NUMPY[values.dtype], values.shape)
+        result.const = values
+        return result
+
+    def alias(self, x: Tensor, shape: Sequence[Dim]) -> Tensor:
+        """x under another shape of as many elements."""
+        if tuple(shape) == x.shape:
+            return x
+        if x.const is not None and all(isinstance(d, int) for d in shape):
+            return self.constant(x.const.reshape([int(d) for d in shape if isinstance(d, int)]))
+        return self.emit(Op.ALIAS, [x], x.dtype, shape)
+
+    def broadcast(self, *shapes: Shape) -> Shape:
+        """The numpy broadcast of shapes."""
+        rank = max(len(s) for s in shapes)
+        result: list[Dim] = [1] * rank
+        for shape in shapes:
+            for i, d in enumerate(shape, rank - len(shape)):
+                both = dims.broadcast(result[i], d)
+                if both is None:
+                    raise self.fail(f"shapes do not broadcast: {', '.join(show(s) for s in shapes)}")
+                result[i] = both
+        return tuple(result)
+
+
+class Lowering:
+    """Translates a whole graph; `run` returns it."""
+
+    def __init__(self, source: Source, activations: str) -> None:
+        self.source = source
+        self.activations = activations
+        self.graph = Graph()
+        self.values: dict[str, Tensor] = {}
+        self.initializers = {t.name: t for t in source.model.graph.initializer}
+        self.dims_steps: dict[Tensor, Tensor] = {}
+
+    # ---- names ----
+    def lookup(self, name: str, node: Node) -> Tensor:
+        if name in self.values:
+            return self.values[name]
+        if name in self.initializers:
+            array = self.source.array(self.initializers[name])
+            bits = 4 if self.initializers[name].data_type in (UINT4, INT4) else 0
+            tensor = Tensor(name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=bits)
+            self.values[name] = tensor
+            return tensor
+        raise InvalidModel(
+            f"{node.where}: input '{name}' is written by no node before it: the graph has a cycle, is unsorted, or lost an initializer"
+        )
+
+    def symbols(self, tensor: Tensor) -> np.ndarray | None:
+        """The integers of a tensor as an object array of dims, when they are known but for symbols."""
+        if tensor.sym is not None:
+            return tensor.sym
+        if tensor.const is not None and tensor.const.dtype.kind in "iub" and tensor.const.size <= SYM_LIMIT:
+            return np.vectorize(int, otypes=[object])(tensor.const) if tensor.const.size else tensor.const.astype(object)
+        return None
+
+    def materialize(self, tensor: Tensor) -> Tensor:
+        """A tensor that the executor can read: symbolic integers come from a DIMS step, quantized constants become float."""
+        if tensor.quant is not None and tensor.const is None:
+            tensor.const = tensor.quant.value()
+        if tensor.sym is None or tensor.const is not None or tensor.input >= 0:
+            return tensor
+        if tensor not in self.dims_steps:
+            flat = Tensor(f"{tensor.name}/dims", DType.INT64, (tensor.sym.size,))
+            self.graph.steps.append(Step(Op.DIMS, [], [flat], list(tensor.sym.reshape(-1)), tensor.name))
+            result = flat
+            if tensor.dtype != DType.INT64:
+                result = Tensor(f"{tensor.name}/cast", tensor.dtype, flat.shape)
+                self.graph.steps.append(Step(Op.CAST, [flat], [result], [], tensor.name))
+            if tensor.shape != result.shape:
+                view = Tensor(f"{tensor.name}/view", tensor.dtype, tensor.shape)
+                self.graph.steps.append(Step(Op.ALIAS, [result], [view], [], tensor.name))
+                result = view
+            self.dims_steps[tensor] = result
+        return self.dims_steps[tensor]
+
+    # ---- the graph ----
+    def run(self) -> Graph:
+        proto = self.source.model.graph
+        self._inputs(proto)
+        for node in proto.node:
+            self._node(node)
+        for output in proto.output:
+            tensor = self.values.get(output.name)
+            if tensor is None and output.name in self.initializers:
+                tensor = self.lookup(output.name, Node(self, _nothing()))
+            if tensor is None:
+                raise InvalidModel(f"{self.source.name}: output '{output.name}' is written by no node")
+            self.graph.outputs.append(self.materialize(tensor))
+            self.graph.output_names.append(output.name)
+        return self.graph
+
+    def _inputs(self, proto: onnx.GraphProto) -> None:
+        named: dict[str, Expr] = {}
+        for value in proto.input:
+            if value.name in self.initializers:
+                continue
+            where = f"{self.source.name}: input '{value.name}'"
+            kind = value.type.tensor_type
+            if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+                raise UnsupportedOperator(f"{where} is not a tensor of known rank; give it a shape with onnx.tools.update_model_dims")
+            if kind.elem_type not in NUMPY:
+                raise UnsupportedOperator(f"{where} has data type {kind.elem_type} (of TensorProto.DataType), which frugal does not read")
+            index, shape = len(self.graph.inputs), list[Dim]()
+            for axis, d in enumerate(kind.shape.dim):
+                if d.HasField("dim_value"):
+                    if d.dim_value < 0:
+                        raise InvalidModel(f"{where}: dimension {axis} is {d.dim_value}")
+                    shape.append(d.dim_value)
+                elif d.dim_param:
+                    shape.append(named.setdefault(d.dim_param, dims.symbol(index, axis, d.dim_param)))
+                else:
+                    shape.append(dims.symbol(index, axis))
+            tensor = Tensor(value.name, kind.elem_type, tuple(shape), input=index)
+            self.graph.inputs.append(tensor)
+            self.values[value.name] = tensor
+
+    def _node(self, proto: onnx.NodeProto) -> None:
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        handler = HANDLERS.get((domain, proto.op_type))
+        if handler is None:
+            opset = self.source.opsets.get(domain, "none")
+            raise UnsupportedOperator(
+                f"{self.source.name}: node '{proto.name or (list(proto.output) or ['?'])[0]}' uses {domain or 'ai.onnx'}::{proto.op_type} "
+                f"(opset {opset}), which frugal does not have; see docs/operators.md, or replace it before compiling"
+            )
+        node = Node(self, proto)
+        before = len(self.graph.steps)
+        try:
+            result = handler(node)
+        except FrugalError:
+            raise
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError) as error:
+            raise node.fail(f"malformed: {error}") from error
+        results = list(result) if isinstance(result, (list, tuple)) else [result]
+        if len(proto.output) > len(results):
+            missing = [n for n in proto.output[len(results) :] if n]
+            if missing:
+                raise node.unsupported(f"output '{missing[0]}' is not one that frugal computes")
+        self._fold(node, results, before)
+        for name, tensor in zip(proto.output, results, strict=False):
+            if name:
+                if name in self.values or name in self.initializers:
+                    raise node.fail(f"output '{name}' is written twice")
+                self.values[name] = tensor
+
+    def _fold(self, node: Node, results: list[Tensor], before: int) -> None:
+        """Rule 3: evaluate a node of constants now, and take back its steps."""
+        operands = [t for t in node.inputs if t is not None]
+        new = self.graph.steps[before:]
+        if not new or not all(t.const is not None for t in operands):
+            return
+        sizes = [elements(t.shape) for t in results]
+        if not all(isinstance(s, int) for s in sizes):
+            return
+        size = sum(int(s) * NUMPY[t.dtype].itemsize for s, t in zip(sizes, results, strict=True) if isinstance(s, int))
+        if size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None)):
+            return
+        values = _reference(node)
+        if values is None or any(v.shape != t.shape for v, t in zip(values, results, strict=False)):
+            return
+        del self.graph.steps[before:]
+        made = {t for s in new for t in s.outputs}
+        self.dims_steps = {k: v for k, v in self.dims_steps.items() if v not in made}
+        for tensor, value in zip(results, values, strict=False):
+            tensor.const = np.ascontiguousarray(value, NUMPY[tensor.dtype]).reshape(value.shape)
+
+
+def _nothing() -> onnx.NodeProto:
+    import onnx
+
+    return onnx.NodeProto(op_type="output")
+
+
+def _reference(node: Node) -> list[np.ndarray] | None:
+    """The outputs of a node of constants by onnx.reference, or None where that cannot say."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    names = [n for n in node.proto.input]
+    feeds = {n: t.const for n, t in zip(names, node.inputs, strict=True) if t is not None}
+    graph = onnx.helper.make_graph(
+        [node.proto],
+        "fold",
+        [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in feeds],
+        [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in node.proto.output if n],
+    )
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in node.lowering.source.opsets.items()]
+    try:
+        with np.errstate(all="ignore"):
+            values = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports)).run(None, feeds)
+    except Exception:  # the reference has its own gaps; the steps stay and run later
+        return None
+    return [np.asarray(v) for v in values]
+
+
+def type_name(number: int) -> str:
+    return DType(number).name.lower() if number in NUMPY else f"type {number}"
+
+
+def show(shape: Sequence[Dim]) -> str:
+    return "[" + ", ".join(str(d) for d in shape) + "]"

@@ -1,0 +1,310 @@
+"""Handlers of products, normalizations, attention and quantization."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from . import dims
+from .dims import Dim
+from .ir import Binary, DType, Layout, Op, Quantized, Tensor, Weight, elements
+from .lower import MICROSOFT, Node, op, show
+from .math_ops import binary
+from .pack import BLOCK
+
+MIN_HALF, MAX_HALF = 0x0400, 0x7BFF
+
+
+# ---- products ----
+def weight_of(node: Node, x: Tensor, n_axis: int) -> Weight:
+    """A constant 2-D right operand as a weight [n, k]; n_axis says which of its axes is n."""
+    quant = x.quant
+    n, k = int(x.shape[n_axis]), int(x.shape[1 - n_axis])  # type: ignore[call-overload]
+    if quant is not None and node.lowering.activations != "float":
+        oriented = quant if n_axis == 0 else quant.transposed((1, 0))
+        made = int8_weight(oriented, n, k) or int4_weight(oriented, n, k)
+        if made is not None:
+            return made
+        node.graph.notes.append(f"{node.name}: the quantized weight '{x.name}' runs in float32: its form has no integer kernel")
+
+    def values() -> np.ndarray:
+        return x.value() if n_axis == 0 else x.value().T
+
+    return Weight(Layout.F32_P16, n, k, values=values)
+
+
+def int8_weight(quant: Quantized, n: int, k: int) -> Weight | None:
+    """Per channel (or per tensor) symmetric int8 within [-127, 127]."""
+    if quant.bits != 8 or quant.block or (quant.scale.size > 1 and quant.axis != 0):
+        return None
+    codes = quant.codes
+    if quant.zero is not None and quant.zero.any():
+        if codes.dtype != np.uint8 or (quant.zero != 128).any():
+            return None
+        codes = (codes ^ 0x80).view(np.int8)
+    elif codes.dtype != np.int8:
+        return None
+    if codes.size and codes.min() < -127:
+        return None
+    scale = np.broadcast_to(quant.scale.reshape(-1), (n,)).astype(np.float32)
+    return Weight(Layout.W8_P16, n, k, codes=codes, scale=scale)
+
+
+def int4_weight(quant: Quantized, n: int, k: int) -> Weight | None:
+    """4-bit codes in blocks along k of a multiple of 32 (or per channel), with scales that fp16 holds exactly."""
+    if quant.bits != 4:
+        return None
+    blocks = -(-k // BLOCK)
+    if quant.block:
+        if quant.axis != 1 or quant.block % BLOCK:
+            return None
+        repeat = quant.block // BLOCK
+    elif quant.axis == 0 or quant.scale.size == 1:
+        repeat = blocks
+    else:
+        return None
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        values = np.broadcast_to(values.reshape(n, -1) if values.size > 1 else values.reshape(1, 1), (n, max(1, values.size // n)))
+        return np.ascontiguousarray(np.repeat(values, repeat, axis=1)[:, :blocks])
+
+    half = spread(quant.scale).astype(np.float16)
+    if (half.astype(np.float32) != spread(quant.scale)).any():
+        return None
+    offset = 8 if quant.codes.dtype == np.int8 else 0
+    zero = np.zeros((n, blocks), np.int16) if quant.zero is None else spread(quant.zero).astype(np.int16)
+    codes = (quant.codes + np.int8(offset)).astype(np.uint8)
+    return Weight(Layout.W4_P16, n, k, codes=codes, scale=half, zero=(zero + offset).astype(np.uint8))
+
+
+def linear(node: Node, x: Tensor, w: Tensor, n_axis: int) -> Tensor:
+    """x [.., k] times a constant [n, k] (n_axis 0) or [k, n] (n_axis 1)."""
+    k, n = w.shape[1 - n_axis], w.shape[n_axis]
+    if isinstance(x.shape[-1], int) and x.shape[-1] != k:
+        raise node.fail(f"inner dimensions differ: {show(x.shape)} and {show(w.shape)}")
+    weight = weight_of(node, w, n_axis)
+    packed = node.tensor(DType.INT8 if weight.layout == Layout.W8_P16 else DType.FLOAT, (n, k), w.name)
+    packed.dtype = {Layout.W8_P16: DType.INT8, Layout.W4_P16: DType.UINT8}.get(weight.layout, DType.FLOAT)
+    packed.weight, packed.layout = weight, weight.layout
+    return node.emit(Op.LINEAR, [x, packed, None, None, None], DType.FLOAT, (*x.shape[:-1], n), 0)
+
+
+@op("MatMul")
+def matmul(node: Node) -> Tensor:
+    a, b = node.get(0), node.get(1)
+    node.floats(a, b)
+    if a.rank == 0 or b.rank == 0:
+        raise node.fail("an operand is a scalar")
+    if b.known and b.rank == 2 and a.rank >= 2 and a.const is None:
+        return linear(node, a, b, 1)
+    left = node.alias(a, (1, *a.shape)) if a.rank == 1 else a
+    right = node.alias(b, (*b.shape, 1)) if b.rank == 1 else b
+    if all(isinstance(d, int) for d in (left.shape[-1], right.shape[-2])) and left.shape[-1] != right.shape[-2]:
+        raise node.fail(f"inner dimensions differ: {show(a.shape)} and {show(b.shape)}")
+    batch = node.broadcast(left.shape[:-2], right.shape[:-2])
+    made = node.emit(Op.MATMUL, [left, right], DType.FLOAT, (*batch, left.shape[-2], right.shape[-1]), 0, 1.0)
+    result: list[Dim] = list(batch)
+    result += [] if a.rank == 1 else [left.shape[-2]]
+    result += [] if b.rank == 1 else [right.shape[-1]]
+    return node.alias(made, result)
+
+
+@op("Gemm")
+def gemm(node: Node) -> Tensor:
+    a, b, c = node.get(0), node.get(1), node.optional(2)
+    node.floats(a, b, c)
+    alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
+    if a.rank != 2 or b.rank != 2:
+        raise node.fail(f"operands are {show(a.shape)} and {show(b.shape)}; Gemm wants matrices")
+    if node.attr("transA", 0):
+        a = node.emit(Op.TRANSPOSE, [a], a.dtype, a.shape[::-1], 1, 0)
+    trans_b = node.attr("transB", 0)
+    if b.known and a.const is None:
+        result = linear(node, a, b, 0 if trans_b else 1)
+        if alpha != 1.0:
+            result = binary(node, Binary.MUL, result, node.constant(np.array(alpha, np.float32)))
+    else:
+        n = b.shape[0] if trans_b else b.shape[1]
+        result = node.emit(Op.MATMUL, [a, b], DType.FLOAT, (a.shape[0], n), int(trans_b), float(alpha))
+    if c is None or beta == 0.0:
+        return result
+    if beta != 1.0:
+        c = binary(node, Binary.MUL, c, node.constant(np.array(beta, np.float32)))
+    added = binary(node, Binary.ADD, result, c)
+    return added
+
+
+@op("MatMulNBits", domain=MICROSOFT)
+def matmul_nbits(node: Node) -> Tensor:
+    """x [.., K] times a packed [N, K] weight in blocks; only blocks of 32 and more in 4 bits keep an integer kernel."""
+    x, n, k = node.get(0), node.attr("N"), node.attr("K")
+    bits, block = node.attr("bits", 4), node.attr("block_size")
+    if bits not in (4, 8) or (node.optional(4) is not None):
+        raise node.unsupported(f"{bits} bits, or a g_idx; 4 and 8 bits in order are read")
+    blocks = -(-k // block)
+    raw = node.array(1, "the weight").reshape(n, blocks, -1)
+    codes = unpack(raw, bits).reshape(n, -1)[:, :k]
+    scale = node.array(2, "scales").astype(np.float32).reshape(n, blocks)
+    zeros = node.optional(3)
+    zero = np.full((n, blocks), 1 << (bits - 1), np.uint8)
+    if zeros is not None and zeros.const is not None:
+        if zeros.const.dtype != np.uint8:
+            raise node.unsupported("zero points that are not packed uint8")
+        zero = unpack(zeros.const.reshape(n, -1), bits)[:, :blocks]
+    weight = node.tensor(DType.FLOAT, (n, k), node.proto.input[1])
+    weight.quant = Quantized(codes, scale, zero, 1, block, bits)
+    result = linear(node, x, weight, 0)
+    bias = node.optional(5)
+    return result if bias is None else binary(node, Binary.ADD, result, bias)
+
+
+def unpack(raw: np.ndarray, bits: int) -> np.ndarray:
+    """Bytes to codes, low nibble first, along the last axis."""
+    if bits == 8:
+        return raw
+    codes = np.empty((*raw.shape[:-1], 2 * raw.shape[-1]), np.uint8)
+    codes[..., 0::2], codes[..., 1::2] = raw & 15, raw >> 4
+    return codes
+
+
+# ---- normalizations ----
+def trailing(node: Node, x: Tensor, axis: int) -> tuple[Tensor, int]:
+    """x viewed as [.., n] where n is the product of the axes from `axis` on, which has to be fixed."""
+    n = elements(x.shape[axis:])
+    if not isinstance(n, int):
+        raise node.unsupported(f"the normalized axes of {show(x.shape)} are not of fixed size")
+    return node.alias(x, (*x.shape[:axis], n)), n
+
+
+def parameter(node: Node, x: Tensor | None, n: int, what: str) -> Tensor | None:
+    if x is None:
+        return None
+    if elements(x.shape) != n:
+        raise node.unsupported(f"{what} '{x.name}' {show(x.shape)} does not hold one value for each of {n} normalized elements")
+    return node.alias(x, (n,))
+
+
+@op("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+def normalization(node: Node) -> Tensor:
+    x = node.get(0)
+    node.floats(x, node.get(1), node.optional(2))
+    axis = node.axis(node.attr("axis", -1), x.rank)
+    rows, n = trailing(node, x, axis)
+    gamma = parameter(node, node.get(1), n, "scale")
+    eps = float(np.float32(node.attr("epsilon", 1e-5)))
+    if node.type == "LayerNormalization":
+        beta = parameter(node, node.optional(2), n, "bias")
+        made = node.emit(Op.LAYER_NORM, [rows, None, gamma, beta], x.dtype, rows.shape, eps)
+    else:
+        made = node.emit(Op.RMS_NORM, [rows, None, gamma], x.dtype, rows.shape, eps)
+    return node.alias(made, x.shape)
+
+
+@op("LpNormalization")
+def lp_normalization(node: Node) -> Tensor:
+    from .ir import Reduce
+
+    x, axis, p = node.get(0), node.attr("axis", -1), node.attr("p", 2)
+    axis = node.axis(axis, x.rank)
+    kept = [1 if i == axis else d for i, d in enumerate(x.shape)]
+    kind = Reduce.L2 if p == 2 else Reduce.L1
+    return binary(node, Binary.DIV, x, node.emit(Op.REDUCE, [x], x.dtype, kept, int(kind), 1 << axis))
+
+
+# ---- attention ----
+def heads_last(node: Node, x: Tensor) -> Tensor:
+    """[b, h, s, d] -> [b, s, h*d]."""
+    b, h, s, d = x.shape
+    turned = node.emit(Op.TRANSPOSE, [x], x.dtype, (b, s, h, d), 0, 2, 1, 3)
+    return node.alias(turned, (b, s, dims.mul(h, d)))
+
+
+@op("Attention")
+def attention(node: Node) -> Tensor:
+    q, k, v, mask = node.get(0), node.get(1), node.get(2), node.optional(3)
+    node.floats(q, k, v)
+    if any(node.optional(i) is not None for i in (4, 5, 6)):
+        raise node.unsupported("a key/value cache (past_key, past_value, nonpad_kv_seqlen)")
+    if node.attr("qk_matmul_output_mode", 0) or any(node.proto.output[1:]):
+        raise node.unsupported("outputs other than the first")
+    four = q.rank == 4
+    heads, kv_heads = (q.shape[1], k.shape[1]) if four else (node.attr("q_num_heads"), node.attr("kv_num_heads"))
+    if not isinstance(heads, int) or not isinstance(kv_heads, int) or not heads or not kv_heads or heads % kv_heads:
+        raise node.fail(f"{heads} query heads and {kv_heads} key heads")
+    if four:
+        q, k, v = (heads_last(node, t) for t in (q, k, v))
+    if q.rank != 3 or k.rank != 3 or v.rank != 3:
+        raise node.fail(f"q, k, v are {show(q.shape)}, {show(k.shape)}, {show(v.shape)}")
+    width, value_width = q.shape[2], v.shape[2]
+    if not isinstance(width, int) or not isinstance(value_width, int) or width % heads or value_width % kv_heads:
+        raise node.unsupported(f"the width of q ({width}) or v ({value_width}) is not a fixed multiple of the heads")
+    size = width // heads
+    scale = node.attr("scale") or 1.0 / sqrt(size)
+    result = (q.shape[0], q.shape[1], value_width // kv_heads * heads)
+    mask = mask_of(node, mask, k.shape[1])
+    attrs = (heads, kv_heads, float(np.float32(scale)), int(node.attr("is_causal", 0)), float(node.attr("softcap", 0.0)), 0)
+    made = node.emit(Op.ATTENTION, [q, k, v, mask], DType.FLOAT, result, *attrs)
+    if not four:
+        return made
+    e = value_width // kv_heads
+    split = node.alias(made, (result[0], result[1], heads, e))
+    return node.emit(Op.TRANSPOSE, [split], DType.FLOAT, (result[0], heads, result[1], e), 0, 2, 1, 3)
+
+
+def mask_of(node: Node, mask: Tensor | None, keys: Dim) -> Tensor | None:
+    if mask is None:
+        return None
+    if mask.dtype not in (DType.BOOL, DType.FLOAT):
+        raise node.unsupported(f"an attention mask of type {DType(mask.dtype).name.lower()}")
+    last = mask.shape[-1] if mask.rank else 1
+    if isinstance(last, int) and isinstance(keys, int) and last not in (1, keys):
+        raise node.unsupported(f"a mask over {last} of {keys} keys")
+    return mask
+
+
+# ---- quantization ----
+@op("QuantizeLinear")
+def quantize_linear(node: Node) -> Tensor:
+    x, scale, zero = node.get(0), node.get(1), node.optional(2)
+    node.floats(x, scale)
+    dtype = zero.dtype if zero is not None else (node.attr("output_dtype", 0) or DType.UINT8)
+    if dtype not in (DType.INT8, DType.UINT8) or (zero is not None and zero.bits == 4):
+        raise node.unsupported("quantization to other types than int8 and uint8 at run time")
+    axis, block = quantized_axis(node, x, scale)
+    return node.emit(Op.QUANTIZE, [x, scale, zero], dtype, x.shape, axis, block)
+
+
+@op("DequantizeLinear")
+def dequantize_linear(node: Node) -> Tensor:
+    x, scale, zero = node.get(0), node.get(1), node.optional(2)
+    if scale.dtype == DType.FLOAT16:
+        raise node.unsupported("float16 results; put a Cast to float32 before the scale")
+    node.floats(scale)
+    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32):
+        raise node.unsupported(f"dequantization of {DType(x.dtype).name.lower()}")
+    axis, block = quantized_axis(node, x, scale)
+    known = x.const is not None and scale.const is not None and (zero is None or zero.const is not None)
+    if not known:
+        return node.emit(Op.DEQUANTIZE, [x, scale, zero], DType.FLOAT, x.shape, axis, block)
+    assert x.const is not None and scale.const is not None
+    result = node.tensor(DType.FLOAT, x.shape, x.name)
+    zeros = None if zero is None or zero.const is None or not zero.const.any() else zero.const
+    result.quant = Quantized(x.const, scale.const, zeros, axis, block, x.bits or x.const.dtype.itemsize * 8)
+    return result
+
+
+def quantized_axis(node: Node, x: Tensor, scale: Tensor) -> tuple[int, int]:
+    """(axis, block) with the scale's shape checked; block 0: one scale an index of the axis."""
+    block = node.attr("block_size", 0)
+    if elements(scale.shape) == 1 and not block:
+        return 0, 0
+    axis = node.axis(node.attr("axis", 1), x.rank)
+    if block:
+        want = [dims.ceildiv(d, block) if i == axis else d for i, d in enumerate(x.shape)]
+        fixed = all(isinstance(d, int) for d in (*want, *scale.shape))
+        if scale.rank != x.rank or (fixed and tuple(want) != scale.shape):
+            raise node.fail(f"scale {show(scale.shape)} does not fit {show(x.shape)} in blocks of {block} along axis {axis}")
+    elif scale.rank != 1 or (isinstance(x.shape[axis], int) and scale.shape[0] != x.shape[axis]):
+        raise node.fail(f"scale {show(scale.shape)} does not fit axis {axis} of {show(x.shape)}")
+    return axis, block

@@ -1,0 +1,179 @@
+"""Reads an ONNX file without trusting it: nodes, initializers as arrays (external data mapped, never outside the model's folder)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InvalidModel, MissingExtra, UnsupportedOperator
+from .ir import NUMPY
+
+if TYPE_CHECKING:
+    import onnx
+
+UINT4, INT4, BFLOAT16 = 21, 22, 16
+OPSETS = range(7, 27)
+
+
+@dataclass
+class Source:
+    """A parsed model, the folder its external data lies in (None: none allowed), and what to call it in errors."""
+
+    model: onnx.ModelProto
+    folder: Path | None
+    name: str
+    sha256: str
+    opsets: dict[str, int] = field(default_factory=dict)
+
+    def array(self, tensor: onnx.TensorProto) -> np.ndarray:
+        """The value of an initializer; 4-bit types one code a byte, bfloat16 as float32."""
+        try:
+            return self._array(tensor)
+        except (ValueError, TypeError, OSError, OverflowError) as error:
+            if isinstance(error, InvalidModel):
+                raise
+            raise InvalidModel(f"{self.name}: initializer '{tensor.name}': {error}") from error
+
+    def _array(self, tensor: onnx.TensorProto) -> np.ndarray:
+        from onnx import TensorProto, numpy_helper
+
+        if tensor.data_type not in NUMPY and tensor.data_type not in (UINT4, INT4, BFLOAT16):
+            kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "?"
+            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has data type {kind}, which frugal does not read")
+        shape = tuple(tensor.dims)
+        if any(d < 0 for d in shape):
+            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has a negative dimension: {shape}")
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return self._decode(tensor, self._external(tensor), shape)
+        if tensor.HasField("raw_data"):
+            return self._decode(tensor, np.frombuffer(tensor.raw_data, np.uint8), shape)
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type == BFLOAT16:
+            return values.astype(np.float32)
+        return values.astype(np.int8 if tensor.data_type == INT4 else np.uint8) if tensor.data_type in (INT4, UINT4) else values
+
+    def _decode(self, tensor: onnx.TensorProto, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        count = 1
+        for d in shape:
+            count *= d
+        four_bit = tensor.data_type in (INT4, UINT4)
+        size = 2 if tensor.data_type == BFLOAT16 else 1 if four_bit else NUMPY[tensor.data_type].itemsize
+        want = (count + 1) // 2 if four_bit else count * size
+        if raw.size != want:
+            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' of shape {shape} needs {want} bytes, it has {raw.size}")
+        if four_bit:
+            codes = np.empty(2 * raw.size, np.uint8)
+            codes[0::2], codes[1::2] = raw & 15, raw >> 4
+            codes = codes[:count].reshape(shape)
+            return codes if tensor.data_type == UINT4 else ((codes ^ 8).view(np.int8) - 8).astype(np.int8)
+        if tensor.data_type == BFLOAT16:
+            return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        return raw.view(NUMPY[tensor.data_type]).reshape(shape)
+
+    def _external(self, tensor: onnx.TensorProto) -> np.ndarray:
+        path, offset, length = external_location(self, tensor)
+        if length == 0:
+            return np.empty(0, np.uint8)
+        return np.memmap(path, np.uint8, "r", offset, (length,))
+
+
+def external_location(source: Source, tensor: onnx.TensorProto) -> tuple[Path, int, int]:
+    """Path, offset and length of an initializer's external data; it must lie inside the model's folder and the file."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    where = f"{source.name}: external data of initializer '{tensor.name}'"
+    if source.folder is None:
+        raise InvalidModel(f"{where}: the model was given as bytes, so it has no folder; open it by its path")
+    location = entries.get("location", "")
+    folder = source.folder.resolve()
+    path = (folder / location).resolve()
+    if not location or os.path.isabs(location) or folder not in path.parents:
+        raise InvalidModel(f"{where}: location '{location}' is outside the model's folder")
+    if not path.is_file():
+        raise InvalidModel(f"{where}: file '{location}' is missing beside the model")
+    size = path.stat().st_size
+    try:
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", size - offset))
+    except ValueError as error:
+        raise InvalidModel(f"{where}: offset or length is not a number") from error
+    if offset < 0 or length < 0 or offset + length > size:
+        raise InvalidModel(f"{where}: bytes {offset} to {offset + length} do not lie in '{location}' ({size} bytes)")
+    return path, offset, length
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+
+
+def read(model: str | os.PathLike[str] | bytes | bytearray | memoryview | Any) -> Source:
+    """Parse a path, the bytes of an .onnx file, or an onnx.ModelProto.
+
+    Raises InvalidModel for what is not ONNX or out of range, UnsupportedOperator for an opset that is not read.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra("reading .onnx files needs the onnx package: pip install 'frugal-edge[onnx]'") from error
+    folder, name, data = None, "model", None
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        folder, name = path.parent, path.name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidModel(f"cannot read '{path}': {error.strerror}") from error
+    elif isinstance(model, (bytes, bytearray, memoryview)):
+        data = bytes(model)
+    if data is None:
+        proto = model
+        data = proto.SerializeToString()
+    else:
+        proto = _parse(onnx, data, name)
+    source = Source(proto, folder, name, hashlib.sha256(data).hexdigest())
+    source.model = _inline(onnx, source)
+    _check(source)
+    return source
+
+
+def _parse(onnx: Any, data: bytes, name: str) -> Any:
+    from google.protobuf.message import DecodeError
+
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise InvalidModel(f"{name}: not an ONNX file, or cut short ({error})") from error
+    return proto
+
+
+def _inline(onnx: Any, source: Source) -> Any:
+    if not source.model.functions:
+        return source.model
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(source.model)
+    except Exception as error:  # the inliner is C++ behind several exception types
+        raise InvalidModel(f"{source.name}: its local functions cannot be inlined: {error}") from error
+
+
+def _check(source: Source) -> None:
+    graph = source.model.graph
+    if not graph.output:
+        raise InvalidModel(f"{source.name}: not an ONNX model: its graph has no outputs")
+    source.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in source.model.opset_import}
+    version = source.opsets.get("", 0)
+    if graph.node and any(n.domain in ("", "ai.onnx") for n in graph.node) and version not in OPSETS:
+        raise UnsupportedOperator(
+            f"{source.name}: opset {version}; frugal reads {OPSETS.start} to {OPSETS.stop - 1}: convert it with onnx.version_converter"
+        )
