@@ -1,7 +1,7 @@
 """Writes the C source of frugal.bindings._ffi from the public headers (run by CMake; not part of the wheel).
 
-cffi's parser knows no preprocessor, so the headers are reduced to declarations here.  In cffi's API mode the C compiler then
-checks every one of them against the real header, which the generated file includes.
+cffi's parser knows no preprocessor, so the headers are reduced to declarations here.  In cffi's API mode the C compiler
+then checks every one of them against the real header, which the generated file includes.
 
     python make_ffi.py OUT.c frugal.h frugal_plan.h
 """

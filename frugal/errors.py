@@ -11,6 +11,7 @@ __all__ = [
     "InvalidModel",
     "InvalidPlan",
     "MissingExtra",
+    "NoSuchFile",
     "NotAvailable",
     "OutOfMemory",
     "UnsupportedOperator",
@@ -31,6 +32,10 @@ class MissingExtra(FrugalError, ImportError):
 
 class InvalidArgument(FrugalError, ValueError):
     """A value given by the caller does not fit: unknown name, wrong shape, dtype or option."""
+
+
+class NoSuchFile(FrugalError, FileNotFoundError):
+    """The model's file does not exist."""
 
 
 class InvalidModel(FrugalError):

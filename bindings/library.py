@@ -1,0 +1,127 @@
+"""Process-wide facts and choices: instruction sets, CPUs, thread pools, and the epoch that says when they changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any
+
+from frugal.errors import InvalidArgument, NotAvailable, OutOfMemory
+
+from ._ffi import ffi, lib
+
+MAX_THREADS = 1024
+
+# Sessions compare this number with the one they started in and start anew when it moved: after set_isa, and in the
+# child of a fork, which has the parent's memory but none of its threads.
+_epoch = 0
+_isa: Any = None  # frugal_isa *, once chosen
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def epoch() -> int:
+    """Number of the current state of the process; changes when sessions must restart."""
+    return _epoch
+
+
+def _forked() -> None:
+    global _epoch
+    _epoch += 1
+    for pool in _pools:
+        pool.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def isa_list() -> list[str]:
+    """Instruction sets that this build has and this CPU can run, best first; the last is "scalar"."""
+    names = []
+    while (name := lib.frugal_isa_list(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
+
+
+def isa_handle() -> Any:
+    """The frugal_isa * in use: set_isa's, else FRUGAL_ISA's (NotAvailable when unknown), else the best."""
+    if _isa is None:
+        set_isa(os.environ.get("FRUGAL_ISA") or "auto")
+    return _isa
+
+
+def isa() -> str:
+    """Name of the instruction set in use, such as "avx2"."""
+    name: str = ffi.string(lib.frugal_isa_name(isa_handle())).decode()
+    return name
+
+
+def set_isa(name: str) -> None:
+    """Use this instruction set ("auto": the best) from the next run of every session on.  Raises NotAvailable."""
+    global _isa, _epoch
+    found = lib.frugal_isa_find(name.encode())
+    if found == ffi.NULL:
+        usable = ", ".join([*isa_list(), "auto"])
+        raise NotAvailable(
+            f"instruction set {name!r} is not in this build or not on this CPU; usable here: {usable}",
+            code=lib.FRUGAL_NO_ISA,
+        )
+    if found != _isa:
+        _isa, _epoch = found, _epoch + 1
+
+
+def cpu_count() -> int:
+    """CPUs this process may use (affinity and cgroup quota), at least 1."""
+    return int(lib.frugal_cpu_count())
+
+
+class Pool:
+    """Worker threads, and the lock of those who use them.
+
+    threads: 0 for one a usable CPU; 1 for none beside the caller.  Sessions that share a pool run one at a time.
+    The threads end when the last user of the pool is collected, and at exit.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        if not 0 <= threads <= MAX_THREADS:
+            raise InvalidArgument(f"the number of threads must be 0 to {MAX_THREADS}, got {threads}")
+        self.threads = threads or cpu_count()
+        self.lock = threading.Lock()
+        self._handle: Any = ffi.NULL
+        self._stop: weakref.finalize[[Any, Any, threading.Lock], Pool] | None = None
+        _pools.add(self)
+
+    def handle(self) -> Any:
+        """frugal_pool * (NULL for one thread); starts the threads at first use.  Hold the lock."""
+        if self.threads > 1 and self._stop is None:
+            size = lib.frugal_pool_bytes(self.threads)
+            memory = ffi.new("char[]", size + 64)
+            handle = ffi.new("frugal_pool **")
+            aligned = memory + -int(ffi.cast("uintptr_t", memory)) % 64
+            status = lib.frugal_pool_start(handle, aligned, size, self.threads)
+            if status != lib.FRUGAL_OK:
+                text = ffi.string(lib.frugal_status_text(status)).decode()
+                raise OutOfMemory(f"cannot start {self.threads} threads: {text}", code=int(status))
+            self._handle = handle[0]
+            self._stop = weakref.finalize(self, _stop, self._handle, memory, self.lock)
+        return self._handle
+
+    def forget(self) -> None:
+        """In the child of a fork: the threads are not there, and the lock may have been held by one of them."""
+        self.lock, self._handle = threading.Lock(), ffi.NULL
+        if self._stop is not None:
+            self._stop.detach()
+            self._stop = None
+
+
+def _stop(handle: Any, memory: Any, lock: threading.Lock) -> None:
+    """Join the threads; not at exit under a daemon thread that still runs.  memory: the pool's, kept until here."""
+    if lock.acquire(blocking=False):
+        lib.frugal_pool_stop(handle)
+        lock.release()
+
+
+def clock() -> Any:
+    """The C function frugal_clock, as frugal_session_record wants it."""
+    return ffi.addressof(lib, "frugal_clock")

@@ -1,0 +1,202 @@
+"""A plan made ready to run: session memory, arena and pointer arrays, kept from one run to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from frugal.errors import InvalidArgument, OutOfMemory
+
+from . import library
+from ._ffi import ffi, lib
+from .plan import DTYPES, PlanBuffer
+from .status import check, message
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+MIB = 1 << 20
+NO_LIMIT = (1 << 63) - 1
+
+
+def default_memory_limit(plan_bytes: int, input_bytes: int) -> int:
+    """Bytes that a plan of this size may ask for with inputs of this size: 256 MiB + 32 x plan + 64 KiB x inputs.
+
+    Far above what real models need, and still a bound: a few hostile bytes cannot demand all the memory of the machine.
+    """
+    return 256 * MIB + 32 * plan_bytes + 65536 * input_bytes
+
+
+def _empty(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as e:
+        raise OutOfMemory(f"this machine has no room for an array of shape {list(shape)} and dtype {dtype}") from e
+
+
+def _aligned(size: int) -> tuple[Any, Any]:
+    """(owner, pointer): `size` bytes at a multiple of 64, not cleared."""
+    owner = _empty((size + 64,), np.dtype(np.uint8))
+    pointer = ffi.from_buffer(owner)
+    return owner, pointer + -int(ffi.cast("uintptr_t", pointer)) % 64
+
+
+class Session:
+    """Runs a plan.  Safe to share between threads: runs are serialised by the pool's lock.
+
+    memory_limit: the most bytes the arena and the outputs may take; None for default_memory_limit.
+    """
+
+    def __init__(self, plan: PlanBuffer, pool: library.Pool, memory_limit: int | None = None) -> None:
+        self.plan = plan
+        self.pool = pool
+        self.memory_limit = memory_limit
+        self.input_dtypes = [np.dtype(DTYPES[t.dtype][0]) for t in plan.inputs]
+        self.output_dtypes = [np.dtype(DTYPES[t.dtype][0]) for t in plan.outputs]
+        self._ranks = [len(t.shape) for t in plan.inputs]
+        self._error = ffi.new("frugal_error *")
+        self._inputs = ffi.new("void *[]", max(len(plan.inputs), 1))
+        self._outputs = ffi.new("void *[]", max(len(plan.outputs), 1))
+        self._arena: tuple[Any, Any] = (None, ffi.NULL)
+        self._arena_bytes = 0
+        self._shapes: list[Shape] | None = None
+        self._output_shapes: list[Shape] = []
+        self._epoch = -1
+        self._memory: tuple[Any, Any] = (None, ffi.NULL)
+        self._handle: Any = ffi.NULL
+        with pool.lock:
+            self._start()
+
+    def _start(self) -> None:
+        """Initialise the C session; again after set_isa and in the child of a fork."""
+        epoch, isa = library.epoch(), library.isa_handle()
+        size = lib.frugal_session_bytes(self.plan.c)
+        if self._memory[0] is None:
+            self._memory = _aligned(size)
+        handle = ffi.new("frugal_session **")
+        limit = NO_LIMIT if self.memory_limit is None else self.memory_limit
+        status = lib.frugal_session_init(
+            handle, self._memory[1], size, self.plan.c, isa, self.pool.handle(), limit, self._error
+        )
+        check(status, self._error, self.plan)
+        self._handle, self._shapes, self._epoch = handle[0], None, epoch
+
+    def run(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Array]:
+        """One inference.
+
+        arrays: one array for each input of the plan, in its order; dtypes must be exact, any strides will do.
+        wanted: indices of the outputs to compute, in ascending order; None for all.  Returns new arrays, in that order.
+        Raises InvalidArgument (rank, dtype, dim or value), OutOfMemory.
+        """
+        with self.pool.lock:
+            if self._epoch != library.epoch():
+                self._start()
+            arrays = [self._dense(i, a) for i, a in enumerate(arrays)]
+            shapes = [a.shape for a in arrays]
+            if shapes != self._shapes:
+                self._resolve(arrays, shapes)
+            return self._run(arrays, range(len(self.output_dtypes)) if wanted is None else wanted)
+
+    def output_shapes(self, arrays: Sequence[Array]) -> list[Shape]:
+        """Shapes of the outputs for inputs like these, without running."""
+        with self.pool.lock:
+            self._resolve(arrays, [a.shape for a in arrays])
+            return list(self._output_shapes)
+
+    def records(self, arrays: Sequence[Array]) -> list[tuple[int, int, int, int]]:
+        """Run once with recording on: (nanoseconds, bytes read, bytes written, operations) for each step."""
+        count = self.plan.c.n_steps
+        records = ffi.new("frugal_record[]", max(count, 1))
+        with self.pool.lock:
+            if self._epoch != library.epoch():
+                self._start()
+            arrays = [self._dense(i, a) for i, a in enumerate(arrays)]
+            self._resolve(arrays, [a.shape for a in arrays])
+            lib.frugal_session_record(self._handle, records, library.clock())
+            try:
+                self._run(arrays, range(len(self.output_dtypes)))
+            finally:
+                lib.frugal_session_record(self._handle, ffi.NULL, ffi.NULL)
+        return [(r.nanoseconds, r.bytes_read, r.bytes_written, r.operations) for r in records[0:count]]
+
+    def _dense(self, index: int, array: Array) -> Array:
+        if array.dtype != self.input_dtypes[index]:
+            want, name = self.input_dtypes[index], self.plan.inputs[index].name
+            raise InvalidArgument(f"input {name!r}: want dtype {want}, got {array.dtype}", code=lib.FRUGAL_BAD_INPUT)
+        flags = array.flags
+        return array if flags.c_contiguous and flags.aligned else np.require(array, requirements="CA")
+
+    def _resolve(self, arrays: Sequence[Array], shapes: list[Shape]) -> None:
+        """Tell the C library the shapes and make room for what they need."""
+        self._shapes = None
+        for tensor, rank, shape in zip(self.plan.inputs, self._ranks, shapes, strict=True):
+            if len(shape) != rank:
+                raise InvalidArgument(_mismatch(tensor, shape, f"want rank {rank}"), code=lib.FRUGAL_BAD_INPUT)
+        dims = ffi.new("int64_t[]", [d for shape in shapes for d in shape] or [0])
+        status = lib.frugal_session_resolve(self._handle, dims, self._error)
+        if status == lib.FRUGAL_BAD_INPUT and 0 <= self._error.input < len(shapes):
+            at = self._error.input
+            text = _mismatch(self.plan.inputs[at], shapes[at], message(status, self._error))
+            raise InvalidArgument(text, code=int(status))
+        check(status, self._error, self.plan)
+        output_shapes = [self._shape(t.index) for t in self.plan.outputs]
+        self._reserve(output_shapes, sum(a.nbytes for a in arrays))
+        self._output_shapes, self._shapes = output_shapes, shapes
+
+    def _shape(self, index: int) -> Shape:
+        dims = ffi.new("int64_t[]", lib.FRUGAL_MAX_RANK)
+        rank = lib.frugal_session_shape(self._handle, index, dims)
+        return tuple(dims[0:rank])
+
+    def _reserve(self, output_shapes: list[Shape], input_bytes: int) -> None:
+        arena = lib.frugal_session_arena_bytes(self._handle)
+        need = arena + sum(_nbytes(s, d) for s, d in zip(output_shapes, self.output_dtypes, strict=True))
+        limit = self.memory_limit
+        if limit is None:
+            limit = default_memory_limit(len(self.plan), input_bytes)
+        if need > limit:
+            raise OutOfMemory(
+                f"these inputs need {need} bytes of working memory, more than the limit of {limit} "
+                "(session config entry 'frugal.memory_limit_bytes')",
+                code=lib.FRUGAL_TOO_BIG,
+            )
+        if arena > self._arena_bytes or self._arena[0] is None:
+            self._arena, self._arena_bytes = (None, ffi.NULL), 0  # free first: never hold both
+            self._arena = _aligned(arena)
+            self._arena_bytes = arena
+
+    def _run(self, arrays: Sequence[Array], wanted: Sequence[int]) -> list[Array]:
+        held = []  # exports of the buffers: while they live, numpy refuses to resize what C reads
+        for i, array in enumerate(arrays):
+            view = ffi.from_buffer(array)
+            self._inputs[i] = view
+            held.append(view)
+        if len(wanted) != len(self.output_dtypes):
+            for i in range(len(self.output_dtypes)):
+                self._outputs[i] = ffi.NULL
+        results = []
+        for i in wanted:
+            result = _empty(self._output_shapes[i], self.output_dtypes[i])
+            self._outputs[i] = ffi.from_buffer(result)
+            results.append(result)
+        status = lib.frugal_session_run(
+            self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error
+        )
+        if status != lib.FRUGAL_OK:
+            check(status, self._error, self.plan)
+        return results
+
+
+def _nbytes(shape: Shape, dtype: np.dtype[Any]) -> int:
+    count = dtype.itemsize
+    for dim in shape:
+        count *= dim
+    return count
+
+
+def _mismatch(tensor: Any, shape: Shape, what: str) -> str:
+    declared = "[" + ", ".join("?" if d is None else str(d) for d in tensor.shape) + "]"
+    return f"input {tensor.name!r}: {what}; declared {declared}, got {list(shape)}"

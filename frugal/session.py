@@ -1,0 +1,379 @@
+"""InferenceSession with the names and habits of onnxruntime's, so that changing the import is the whole migration.
+
+What is not imitated: io bindings, OrtValues, custom operators, execution providers (there is one).  docs/decisions.md
+says where the two differ on purpose.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .bindings import library
+from .bindings.plan import DTYPES, Tensor
+from .bindings.session import Session
+from .errors import FrugalError, InvalidArgument
+from .plan import MAGIC, Plan
+
+PROVIDERS = ["FrugalExecutionProvider", "CPUExecutionProvider"]
+ACTIVATIONS = ("int8", "float")
+
+
+class GraphOptimizationLevel(enum.IntEnum):
+    """As onnxruntime's; frugal always compiles the same way."""
+
+    ORT_DISABLE_ALL = 0
+    ORT_ENABLE_BASIC = 1
+    ORT_ENABLE_EXTENDED = 2
+    ORT_ENABLE_LAYOUT = 3
+    ORT_ENABLE_ALL = 99
+
+
+class ExecutionMode(enum.IntEnum):
+    """As onnxruntime's; frugal runs the steps one after another, each on all threads."""
+
+    ORT_SEQUENTIAL = 0
+    ORT_PARALLEL = 1
+
+
+class _ConfigEntries:
+    """String keys and values, as onnxruntime keeps them; unknown ones are kept and ignored."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, str] = {}
+
+    def _add(self, key: str, value: str) -> None:
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"config entries are strings, got {key!r}: {value!r}")
+        self._entries[key] = value
+
+    def _get(self, key: str) -> str:
+        if key not in self._entries:
+            raise RuntimeError(f"{type(self).__name__} does not have configuration with key: {key}")
+        return self._entries[key]
+
+
+class SessionOptions(_ConfigEntries):
+    """Options of a session.  frugal acts on intra_op_num_threads (0: one a usable CPU) and on these config entries:
+
+    frugal.activations          "int8" (default) or "float": how weight-only quantized layers take their activations;
+                                only when an .onnx is compiled
+    frugal.memory_limit_bytes   the most bytes the arena and the outputs of a run may take; default
+                                256 MiB + 32 x bytes of the plan + 64 KiB x bytes of the inputs
+
+    The other attributes are onnxruntime's, kept and ignored.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intra_op_num_threads = 0
+        self.inter_op_num_threads = 0
+        self.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_ALL
+        self.execution_mode = ExecutionMode.ORT_SEQUENTIAL
+        self.execution_order = 0
+        self.enable_cpu_mem_arena = True
+        self.enable_mem_pattern = True
+        self.enable_mem_reuse = True
+        self.enable_profiling = False
+        self.log_severity_level = -1
+        self.log_verbosity_level = 0
+        self.logid = ""
+        self.optimized_model_filepath = ""
+        self.profile_file_prefix = "onnxruntime_profile_"
+        self.use_deterministic_compute = False
+        self.use_per_session_threads = True
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        """Set a config entry."""
+        self._add(key, value)
+
+    def get_session_config_entry(self, key: str) -> str:
+        """The value of a config entry; RuntimeError when it was not set."""
+        return self._get(key)
+
+    def memory_limit(self) -> int | None:
+        """The value of frugal.memory_limit_bytes.  Raises InvalidArgument unless it is a positive integer."""
+        text = self._entries.get("frugal.memory_limit_bytes")
+        if text is None:
+            return None
+        if not text.strip().isdecimal() or not 0 < int(text) < 1 << 63:
+            raise InvalidArgument(f"frugal.memory_limit_bytes must be a positive number of bytes, got {text!r}")
+        return int(text)
+
+    def activations(self) -> str:
+        """The value of frugal.activations.  Raises InvalidArgument for an unknown one."""
+        value = self._entries.get("frugal.activations", "int8")
+        if value not in ACTIVATIONS:
+            raise InvalidArgument(f"frugal.activations must be one of {', '.join(ACTIVATIONS)}; got {value!r}")
+        return value
+
+
+class RunOptions(_ConfigEntries):
+    """Accepted by run() and ignored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_severity_level = -1
+        self.log_verbosity_level = 0
+        self.logid = ""
+        self.only_execute_path_to_fetches = False
+        self.terminate = False
+
+    def add_run_config_entry(self, key: str, value: str) -> None:
+        """Set a config entry."""
+        self._add(key, value)
+
+    def get_run_config_entry(self, key: str) -> str:
+        """The value of a config entry; RuntimeError when it was not set."""
+        return self._get(key)
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """A model input or output.  shape: ints, symbols' names, None for nameless ones; type: such as "tensor(int64)"."""
+
+    name: str
+    shape: list[int | str | None]
+    type: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> NodeArg:
+        """Describe a tensor of a plan."""
+        return cls(tensor.name, list(tensor.shape), DTYPES[tensor.dtype][1])
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What the model says of itself."""
+
+    producer_name: str = ""
+    graph_name: str = ""
+    domain: str = ""
+    description: str = ""
+    graph_description: str = ""
+    version: int = 0
+    custom_metadata_map: dict[str, str] = field(default_factory=dict)
+
+
+class InferenceSession:
+    """Runs a model: a .frugal plan (mapped, nothing is copied) or an .onnx (compiled, and kept in the cache).
+
+    path_or_bytes: a path, the bytes of either kind of file, or a frugal.Plan.  providers and provider_options are
+    accepted and ignored; so are further keywords, as onnxruntime does.  Raises NoSuchFile, InvalidModel,
+    UnsupportedOperator, InvalidPlan, MissingExtra (an .onnx without the extra `onnx`), InvalidArgument, NotAvailable
+    (FRUGAL_ISA).
+
+    Sessions may be shared between threads: concurrent runs are done one after another.  The results depend on the plan
+    and the inputs alone: not on the CPU, the number of threads or the batch.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memoryview | Plan,
+        sess_options: SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+        provider_options: Sequence[Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if sess_options is not None and not isinstance(sess_options, SessionOptions):
+            raise TypeError(f"sess_options must be a frugal.SessionOptions, got {type(sess_options).__name__}")
+        self._options = sess_options or SessionOptions()
+        _warn_unknown(providers)
+        self.plan, self.loaded_from = _open(path_or_bytes, self._options)
+        pool = library.Pool(max(int(self._options.intra_op_num_threads), 0))
+        self._session = Session(self.plan.buffer, pool, self._options.memory_limit())
+        self._inputs = [NodeArg.of(t) for t in self.plan.inputs]
+        self._outputs = [NodeArg.of(t) for t in self.plan.outputs]
+        self._input_names = [t.name for t in self._inputs]
+        self._output_index = {t.name: i for i, t in enumerate(self._outputs)}
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: Any = None,
+    ) -> list[npt.NDArray[Any]]:
+        """Compute the named outputs (None or []: all) for a dict of inputs.
+
+        Arrays must have the exact dtype; any strides and byte order will do.  Lists and numbers are converted, as
+        onnxruntime does.  Raises InvalidArgument (a ValueError) for a missing or unknown name, a wrong rank, dtype or
+        dim, a value out of range (such as a token id); OutOfMemory above the session's limit.
+        """
+        arrays = self._arrays(input_feed)
+        if not output_names:
+            return self._session.run(arrays)
+        return self._named(self._session, arrays, output_names)
+
+    def _arrays(self, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        names, dtypes = self._input_names, self._session.input_dtypes
+        if len(feed) != len(names) or any(name not in feed for name in names):
+            self._check_names(feed)
+        arrays = []
+        for name, dtype in zip(names, dtypes, strict=True):
+            value = feed[name]
+            if type(value) is not np.ndarray or value.dtype != dtype:
+                value = _array(name, value, dtype)
+            arrays.append(value)
+        return arrays
+
+    def _check_names(self, feed: Mapping[str, Any]) -> None:
+        missing = [name for name in self._input_names if name not in feed]
+        if missing:
+            raise InvalidArgument(f"Required inputs ({missing}) are missing from input feed ({list(feed)}).")
+        unknown = [name for name in feed if name not in self._input_names]
+        if unknown:
+            raise InvalidArgument(f"Invalid input name: {unknown[0]} (the inputs are {self._input_names})")
+
+    def _named(
+        self, session: Session, arrays: list[npt.NDArray[Any]], output_names: Sequence[str]
+    ) -> list[npt.NDArray[Any]]:
+        if isinstance(output_names, str):
+            raise TypeError(f"output_names must be a sequence of names, got the string {output_names!r}")
+        for name in output_names:
+            if name not in self._output_index:
+                raise InvalidArgument(f"Invalid output name: {name} (the outputs are {list(self._output_index)})")
+        wanted = sorted({self._output_index[name] for name in output_names})
+        results = dict(zip(wanted, session.run(arrays, wanted), strict=True))
+        return [results[self._output_index[name]] for name in output_names]
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The inputs: name, shape, type."""
+        return list(self._inputs)
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The outputs: name, shape, type."""
+        return list(self._outputs)
+
+    def get_overridable_initializers(self) -> list[NodeArg]:
+        """None: constants are compiled in."""
+        return []
+
+    def get_modelmeta(self) -> ModelMetadata:
+        """Producer, graph name, version and custom properties of the model."""
+        meta = self.plan.meta
+        keys = ("producer_name", "graph_name", "domain", "description", "graph_description")
+        texts = {k: str(meta.get(k, "")) for k in keys}
+        custom = meta.get("custom_metadata_map") or meta.get("metadata") or {}
+        version = meta.get("model_version", 0)
+        return ModelMetadata(
+            **texts,
+            version=version if isinstance(version, int) else 0,
+            custom_metadata_map={str(k): str(v) for k, v in custom.items()} if isinstance(custom, dict) else {},
+        )
+
+    def get_session_options(self) -> SessionOptions:
+        """The options this session was made with."""
+        return self._options
+
+    def get_providers(self) -> list[str]:
+        """One provider; "CPUExecutionProvider" follows for scripts that look for it."""
+        return list(PROVIDERS)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """None are known."""
+        return {name: {} for name in PROVIDERS}
+
+    def set_providers(self, providers: Sequence[Any] | None = None, provider_options: Any = None) -> None:
+        """Accepted and ignored."""
+        _warn_unknown(providers)
+
+    def disable_fallback(self) -> None:
+        """Accepted and ignored: there is nothing to fall back to."""
+
+    def enable_fallback(self) -> None:
+        """Accepted and ignored."""
+
+    def io_binding(self) -> Any:
+        """Not supported."""
+        raise FrugalError("io bindings are not supported: inputs and outputs are already in CPU memory, use run()")
+
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
+        """Not supported."""
+        self.io_binding()
+
+    def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Any, run_options: Any = None) -> None:
+        """Not supported."""
+        raise FrugalError("OrtValues are not supported: give numpy arrays to run()")
+
+    def end_profiling(self) -> str:
+        """Not supported."""
+        raise FrugalError("profiling through onnxruntime's interface is not supported: use `frugal bench`")
+
+
+def get_available_providers() -> list[str]:
+    """Names that get_providers() of any session gives."""
+    return list(PROVIDERS)
+
+
+def get_device() -> str:
+    """ "CPU"."""
+    return "CPU"
+
+
+def _warn_unknown(providers: Sequence[Any] | None) -> None:
+    """Any provider is accepted (onnxruntime falls back to its CPU too); asking for none that we have deserves a word."""
+    names = [p[0] if isinstance(p, tuple | list) else p for p in providers or []]
+    if names and not any(name in PROVIDERS for name in names):
+        warnings.warn(f"frugal runs on the CPU only; asked for {', '.join(map(str, names))}", stacklevel=3)
+
+
+def _open(model: Any, options: SessionOptions) -> tuple[Plan, str]:
+    """(plan, where it came from: "plan", "cache" or "compiled")."""
+    if isinstance(model, Plan):
+        return model, "plan"
+    if isinstance(model, bytes | bytearray | memoryview):
+        if bytes(model[: len(MAGIC)]) == MAGIC:
+            return Plan(model), "plan"
+        model = bytes(model)
+    elif not isinstance(model, str | os.PathLike):
+        raise TypeError(f"Unable to load from type {type(model)!r}: give a path or bytes")
+    elif _has_magic(model):
+        return Plan.open(model), "plan"
+    from .cache import compiled
+
+    return compiled(model, activations=options.activations())
+
+
+def _has_magic(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return os.fspath(path).endswith(".frugal")  # let Plan.open, or the compiler, say what is wrong
+
+
+def _array(name: str, value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """value as an array of native `dtype`: lists are converted, arrays must have that dtype in some byte order."""
+    if value is None:
+        raise InvalidArgument(f"input {name!r}: want {dtype}, got None")
+    try:
+        array = np.asarray(value)
+    except ValueError as e:  # a ragged list
+        raise InvalidArgument(f"input {name!r}: not an array: {e}") from e
+    untyped = isinstance(value, list | tuple | int | float)
+    if array.dtype.newbyteorder("=") != dtype and not (untyped and _fits(array, dtype)):
+        raise InvalidArgument(f"input {name!r}: want dtype {dtype}, got {array.dtype}")
+    return array.astype(dtype, copy=False)
+
+
+def _fits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether a list's values may become `dtype`: no fraction is lost, no integer wraps; an empty list always may."""
+    if not array.size:
+        return True
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        return False
+    if dtype.kind in "iu":
+        return bool(np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max)
+    return True
+
+
+if sys.byteorder != "little":  # the plan is little-endian and its constants are read as they are
+    raise ImportError("frugal runs on little-endian machines only")
