@@ -1,0 +1,33 @@
+"""Graph passes in the order in which they run; one file each, its rules numbered in its docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..ir import Graph
+from .activations import quantize_activations
+from .attention import join_qkv
+from .embedding import gather_dequantize
+from .epilogue import fuse_epilogues
+from .gelu import fuse_activations
+from .norm import fuse_norms, fuse_residual_norms
+from .views import shorten_views
+
+OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
+    shorten_views,
+    gather_dequantize,
+    fuse_activations,
+    fuse_norms,
+    fuse_epilogues,
+    join_qkv,
+    fuse_residual_norms,
+)
+
+
+def run_passes(graph: Graph, activations: str, optimize: bool = True) -> None:
+    """Rewrite the graph in place.  Without `optimize` only what the executor cannot do without."""
+    for run in OPTIMIZING if optimize else ():
+        run(graph)
+        graph.drop_dead()
+    quantize_activations(graph, activations)
+    graph.drop_dead()

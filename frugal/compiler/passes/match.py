@@ -1,0 +1,49 @@
+"""Small helpers that passes share: who writes a tensor, who reads it, and constants among two operands."""
+
+from __future__ import annotations
+
+from ..ir import Binary, Graph, Op, Step, Tensor, Unary
+
+
+class Matcher:
+    """Producers and readers of a graph at one moment; make a new one after a rewrite."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.producers = graph.producers()
+        self.uses = graph.uses()
+
+    def only_use(self, tensor: Tensor) -> Step | None:
+        """The one step that reads a tensor, or None when there are more, or the model returns it."""
+        readers = self.uses.get(tensor, [])
+        return readers[0] if len(readers) == 1 and readers[0].outputs else None
+
+    def unary(self, tensor: Tensor | None, kind: Unary) -> Step | None:
+        step = self.producers.get(tensor) if tensor is not None else None
+        return step if step is not None and step.is_unary(kind) else None
+
+    def binary(self, tensor: Tensor | None, kind: Binary) -> Step | None:
+        step = self.producers.get(tensor) if tensor is not None else None
+        return step if step is not None and step.is_binary(kind) else None
+
+    def step(self, tensor: Tensor | None, op: Op) -> Step | None:
+        step = self.producers.get(tensor) if tensor is not None else None
+        return step if step is not None and step.op == op else None
+
+
+def other(step: Step, tensor: Tensor) -> Tensor | None:
+    """The operand of a binary step that is not `tensor`; None when both are, or neither is."""
+    a, b = step.inputs
+    if (a is tensor) == (b is tensor):
+        return None
+    return b if a is tensor else a
+
+
+def with_constant(step: Step, value: float, tolerance: float = 1e-4) -> Tensor | None:
+    """The other operand of a commutative binary step one of whose operands is the constant `value`."""
+    a, b = step.inputs
+    for one, rest in ((a, b), (b, a)):
+        number = one.scalar() if one is not None else None
+        if number is not None and abs(number - value) <= tolerance * max(1.0, abs(value)):
+            return rest
+    return None
