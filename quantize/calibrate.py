@@ -1,0 +1,176 @@
+"""Ranges of activations for static int8: the float model runs in onnxruntime with those values as extra outputs.
+
+Nothing is kept of a run but one running histogram of |x| for each value, so memory does not grow with the data.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frugal.errors import InvalidArgument, InvalidModel
+
+from . import _lazy, onnxfile, verify
+from .onnxfile import OnnxFile, OutTensor
+from .targets import Found
+
+Feeds = dict[str, NDArray[Any]]
+Source = str | Path | Iterable[Mapping[str, Any]]
+_BINS = 2048
+
+
+def is_reusable(source: Source) -> bool:
+    """Whether the data can be read twice."""
+    return isinstance(source, (str, Path)) or iter(source) is not source  # type: ignore[comparison-overlap]
+
+
+def feeds(source: Source, model: Any) -> Iterator[Feeds]:
+    """Feeds checked against the model's inputs: names, types, no NaN. Raises InvalidArgument naming the input."""
+    initial = {t.name for t in model.graph.initializer}
+    inputs = {i.name: i for i in model.graph.input if i.name not in initial}
+    for where, feed in _raw(source, list(inputs)):
+        yield _checked(feed, inputs, where)
+
+
+def _raw(source: Source, names: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(source, (str, Path)):
+        for i, feed in enumerate(source):
+            if not isinstance(feed, Mapping):
+                raise InvalidArgument(f"calibration item {i}: want a dict {{input name: array}}, got {type(feed).__name__}")
+            yield f"calibration item {i}", feed
+        return
+    path = Path(source)
+    files = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".npy")) if path.is_dir() else [path]
+    if not files:
+        raise InvalidArgument(f"{path}: no .npz or .npy files in this folder")
+    for file in files:
+        yield str(file), _load(file, names)
+
+
+def _load(file: Path, names: list[str]) -> Mapping[str, Any]:
+    if file.suffix not in (".npz", ".npy"):
+        raise InvalidArgument(f"calibration {file}: want a folder of .npz or .npy files, or an .npz file")
+    try:
+        data = np.load(file, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            if len(names) != 1:
+                raise InvalidArgument(f"{file}: a .npy holds one input, the model has {len(names)} ({', '.join(names)});"
+                                      " use .npz with the inputs' names")
+            return {names[0]: data}
+        with data:
+            return {k: data[k] for k in data.files}
+    except (OSError, ValueError, EOFError) as e:
+        if isinstance(e, InvalidArgument):
+            raise
+        raise InvalidArgument(f"{file}: cannot be read as numpy data ({e})") from e
+
+
+def _checked(feed: Mapping[str, Any], inputs: dict[str, Any], where: str) -> Feeds:
+    missing, unknown = sorted(set(inputs) - set(feed)), sorted(set(feed) - set(inputs))
+    if missing or unknown:
+        raise InvalidArgument(f"{where}: the model's inputs are {', '.join(inputs)};"
+                              + (f" missing {', '.join(missing)}" if missing else "")
+                              + (f" unknown {', '.join(unknown)}" if unknown else ""))
+    out: Feeds = {}
+    for name, value in inputs.items():
+        want = np.dtype(_lazy.onnx().helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        a = np.asarray(feed[name])
+        if a.dtype != want and not (np.issubdtype(a.dtype, np.integer) and np.issubdtype(want, np.integer)
+                                    or np.issubdtype(a.dtype, np.floating) and np.issubdtype(want, np.floating)):
+            raise InvalidArgument(f"{where}: input {name!r} wants {want}, got {a.dtype} {a.shape}")
+        if np.issubdtype(a.dtype, np.floating) and not np.isfinite(a).all():
+            raise InvalidArgument(f"{where}: input {name!r} holds NaN or infinity")
+        out[name] = a.astype(want, copy=False)
+    return out
+
+
+class Histogram:
+    """|x| in 2048 equal bins from 0 to `top`, which doubles (bins merge in pairs) whenever a larger value comes."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(_BINS, np.int64)
+        self.top = self.peak = 0.0
+
+    def add(self, x: NDArray[Any]) -> None:
+        """Count the values of x (float, finite)."""
+        a = np.abs(x.reshape(-1), dtype=np.float32)
+        peak = float(a.max(initial=0))
+        self.peak = max(self.peak, peak)
+        if self.top == 0:
+            self.top = peak
+        if self.top == 0:
+            self.counts[0] += a.size
+            return
+        while self.top < peak:
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)])
+            self.top *= 2
+        self.counts += np.histogram(a, _BINS, (0, self.top))[0]
+
+    def percentile(self, p: float) -> float:
+        """Upper edge of the bin below which at least p percent of the values lie; at most the largest value."""
+        if self.counts.sum() == 0:
+            return 0.0
+        i = int(np.searchsorted(np.cumsum(self.counts), self.counts.sum() * p / 100))
+        return min(self.peak, self.top * (i + 1) / _BINS)
+
+
+def whole(m: OnnxFile) -> tuple[Any, list[OutTensor]]:
+    """A model as graph and tensors to be written."""
+    tensors = [o for t in m.proto.graph.initializer if (o := m.out(t)) is not None]
+    return onnxfile.strip(m.proto, {t.name for t in tensors}), tensors
+
+
+def with_outputs(proto: Any, names: Iterable[str]) -> Any:
+    """A copy of the model that also outputs the float values `names` (inputs and present outputs excepted)."""
+    onnx = _lazy.onnx()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    have = {o.name for o in copy.graph.output} | {i.name for i in copy.graph.input}
+    for name in dict.fromkeys(names):
+        if name not in have:
+            copy.graph.output.append(onnx.ValueInfoProto(name=name))
+    return copy
+
+
+def ranges(m: OnnxFile, found: Found, source: Source, folder: Path, method: str, percentile: float) -> dict[str, float]:
+    """Largest |x| (or its percentile) of every input of a quantized product: {value: range > 0}.
+
+    folder: for the temporary copy of the model. Raises InvalidArgument for unusable feeds, InvalidModel naming the
+    value that became NaN.
+    """
+    if method not in ("minmax", "percentile"):
+        raise InvalidArgument(f"calibration_method {method!r}: want 'minmax' or 'percentile'")
+    if not 50 < percentile <= 100:
+        raise InvalidArgument(f"percentile {percentile}: want above 50, at most 100")
+    names = list(dict.fromkeys(t.activation for t in found.targets if t.kind == "linear"))
+    path = folder / "calibration.onnx"
+    proto, tensors = whole(m)
+    written = onnxfile.write(with_outputs(proto, names), tensors, path)
+    try:
+        histograms = _collect(verify.session(path), names, feeds(source, m.proto))
+    finally:
+        for p in written:
+            p.unlink()
+    out = {n: h.peak if method == "minmax" else h.percentile(percentile) for n, h in histograms.items()}
+    tiny = float(np.finfo(np.float32).tiny) * 127
+    return {n: r if r > tiny else 127.0 for n, r in out.items()}  # a value that is always 0: any scale will do
+
+
+def _collect(s: Any, names: list[str], data: Iterable[Feeds]) -> dict[str, Histogram]:
+    histograms = {n: Histogram() for n in names}
+    outputs = {o.name for o in s.get_outputs()}
+    asked, count = [n for n in names if n in outputs], 0
+    for feed in data:
+        values = dict(zip(asked, verify.run(s, asked, feed, "calibration"), strict=True)) if asked else {}
+        for n in names:
+            x = values[n] if n in values else feed[n]
+            if not np.isfinite(x).all():
+                raise InvalidModel(f"calibration feed {count}: the float model computes NaN or infinity in {n!r}")
+            histograms[n].add(x)
+        count += 1
+    if count == 0:
+        raise InvalidArgument("calibration: gives no feeds")
+    return histograms
