@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,15 +148,10 @@ class Node:
 
     def broadcast(self, *shapes: Shape) -> Shape:
         """The numpy broadcast of shapes."""
-        rank = max(len(s) for s in shapes)
-        result: list[Dim] = [1] * rank
-        for shape in shapes:
-            for i, d in enumerate(shape, rank - len(shape)):
-                both = dims.broadcast(result[i], d)
-                if both is None:
-                    raise self.fail(f"shapes do not broadcast: {', '.join(show(s) for s in shapes)}")
-                result[i] = both
-        return tuple(result)
+        result = merge(shapes)
+        if result is None:
+            raise self.fail(f"shapes do not broadcast: {', '.join(show(s) for s in shapes)}")
+        return result
 
 
 class Lowering:
@@ -330,6 +325,20 @@ def _reference(node: Node) -> list[np.ndarray] | None:
     except Exception:  # the reference has its own gaps; the steps stay and run later
         return None
     return [np.asarray(v) for v in values]
+
+
+def merge(shapes: Iterable[Shape]) -> Shape | None:
+    """The numpy broadcast of shapes, or None."""
+    every = list(shapes)
+    rank = max(len(s) for s in every)
+    result: list[Dim] = [1] * rank
+    for shape in every:
+        for i, d in enumerate(shape, rank - len(shape)):
+            both = dims.broadcast(result[i], d)
+            if both is None:
+                return None
+            result[i] = both
+    return tuple(result)
 
 
 def type_name(number: int) -> str:

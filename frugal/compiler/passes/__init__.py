@@ -7,18 +7,23 @@ from collections.abc import Callable
 from ..ir import Graph
 from .activations import quantize_activations
 from .attention import join_qkv
+from .common import merge_equal_steps, skip_expands
 from .embedding import gather_dequantize
 from .epilogue import fuse_epilogues
 from .gelu import fuse_activations
 from .norm import fuse_norms, fuse_residual_norms
+from .spelled_attention import fuse_spelled_attention
 from .views import shorten_views
 
 OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     shorten_views,
+    merge_equal_steps,
+    skip_expands,
     gather_dequantize,
     fuse_activations,
     fuse_norms,
     fuse_epilogues,
+    fuse_spelled_attention,
     join_qkv,
     fuse_residual_norms,
 )
