@@ -8,11 +8,12 @@ assumed to be at least 0; nothing here divides by zero silently: the executor ch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypeAlias, Union
 
 Dim: TypeAlias = Union[int, "Expr"]
+SIZE_LIMIT = 256
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,19 @@ Monomial: TypeAlias = tuple[Atom, ...]
 
 @dataclass(frozen=True)
 class Expr:
-    """A sum of ``coefficient * product of atoms``; ``terms`` is sorted, has no zero coefficient, and is not a constant."""
+    """A sum of ``coefficient * product of atoms``; ``terms`` is sorted, has no zero coefficient, and is not a constant.
+
+    size: how many symbols and calls it holds in all; kept below SIZE_LIMIT, since a hostile graph can square a dim at every node.
+    """
 
     terms: tuple[tuple[Monomial, int], ...]
+    size: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        size = sum(_size(atom) for monomial, _ in self.terms for atom in monomial) + len(self.terms)
+        if size > SIZE_LIMIT or any(abs(c) >= 1 << 62 for _, c in self.terms):
+            raise ValueError("a dimension is too complicated an expression of the input shapes")
+        object.__setattr__(self, "size", size)
 
     def __add__(self, other: Dim) -> Dim:
         return add(self, other)
@@ -71,6 +82,12 @@ class Expr:
         )
 
     __repr__ = __str__
+
+
+def _size(atom: Atom) -> int:
+    if isinstance(atom, Symbol):
+        return 1
+    return 1 + sum(d.size if isinstance(d, Expr) else 1 for d in (atom.a, atom.b))
 
 
 def symbol(input_index: int, axis: int, name: str = "") -> Expr:

@@ -173,7 +173,7 @@ class Quantized:
         if values.size == 1:
             return values.reshape(())
         if self.block:
-            values = np.repeat(values, self.block, axis=self.axis)
+            values = np.repeat(values, min(self.block, self.codes.shape[self.axis]), axis=self.axis)
             return values[tuple(slice(0, n) for n in self.codes.shape)]
         shape = [1] * self.codes.ndim
         shape[self.axis] = values.size

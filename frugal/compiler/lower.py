@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Node"], Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
+FOLD_BUDGET = 64 << 20  # bytes that all folded results of a model may take, beside 4 times its own size
 SYM_LIMIT = 1024  # integers of a tensor whose values are followed as symbols
 MICROSOFT = "com.microsoft"
 
@@ -164,6 +165,7 @@ class Lowering:
         self.values: dict[str, Tensor] = {}
         self.initializers = {t.name: t for t in source.model.graph.initializer}
         self.dims_steps: dict[Tensor, Tensor] = {}
+        self.fold_budget = FOLD_BUDGET + 4 * source.bytes
 
     # ---- names ----
     def lookup(self, name: str, node: Node) -> Tensor:
@@ -287,8 +289,9 @@ class Lowering:
         if not all(isinstance(s, int) for s in sizes):
             return
         size = sum(int(s) * NUMPY[t.dtype].itemsize for s, t in zip(sizes, results, strict=True) if isinstance(s, int))
-        if size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None)):
+        if size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None)) or size > self.fold_budget:
             return
+        self.fold_budget -= size
         values = _reference(node)
         if values is None or any(v.shape != t.shape for v, t in zip(values, results, strict=False)):
             return

@@ -29,6 +29,7 @@ class Source:
     folder: Path | None
     name: str
     sha256: str
+    bytes: int = 0  # of the file, without external data
     opsets: dict[str, int] = field(default_factory=dict)
 
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
@@ -139,7 +140,7 @@ def read(model: str | os.PathLike[str] | bytes | bytearray | memoryview | Any) -
         data = proto.SerializeToString()
     else:
         proto = _parse(onnx, data, name)
-    source = Source(proto, folder, name, hashlib.sha256(data).hexdigest())
+    source = Source(proto, folder, name, hashlib.sha256(data).hexdigest(), len(data))
     source.model = _inline(onnx, source)
     _check(source)
     return source

@@ -18,6 +18,8 @@ FAR = 1 << 31  # a slice bound beyond this means "to the end"
 def symbolic(node: Node, values: Any, dtype: int = DType.INT64) -> Tensor:
     """A tensor of integers known but for symbols; a plain constant when there are none."""
     array = np.asarray(values, dtype=object)
+    if array.size > SYM_LIMIT:
+        raise node.unsupported(f"{array.size} integers computed from shapes; at most {SYM_LIMIT} are followed")
     result = node.tensor(dtype, array.shape)
     if not any(isinstance(v, Expr) for v in array.reshape(-1)):
         result.const = array.astype(NUMPY[dtype])
