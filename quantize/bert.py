@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from frugal.errors import InvalidModel
 
@@ -198,14 +199,14 @@ def _relative_bias(g: Graph, c: Config) -> str:
     return g.op("Unsqueeze", [bias, g.ints(0)], n)
 
 
-def _buckets(offset: np.ndarray, buckets: int, far: int = 128) -> np.ndarray:
+def _buckets(offset: NDArray[np.int64], buckets: int, far: int = 128) -> NDArray[np.int64]:
     """Bucket of each relative position j - i, int64."""
     half = buckets // 2
     exact = half // 2
     n = np.abs(offset)
     large = np.log(np.maximum(n, 1).astype(np.float32) / exact) / math.log(far / exact) * (half - exact)
     large = np.minimum(exact + large.astype(np.int64), half - 1)
-    return (offset > 0) * half + np.where(n < exact, n, large)
+    return np.asarray((offset > 0) * half + np.where(n < exact, n, large), np.int64)
 
 
 def _layer(g: Graph, c: Config, p: str, x: str, mask: str) -> str:

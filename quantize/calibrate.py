@@ -24,7 +24,7 @@ _BINS = 2048
 
 def is_reusable(source: Source) -> bool:
     """Whether the data can be read twice."""
-    return isinstance(source, (str, Path)) or iter(source) is not source  # type: ignore[comparison-overlap]
+    return isinstance(source, (str, Path)) or iter(source) is not source
 
 
 def feeds(source: Source, model: Any) -> Iterator[Feeds]:
@@ -39,7 +39,7 @@ def _raw(source: Source, names: list[str]) -> Iterator[tuple[str, Mapping[str, A
     if not isinstance(source, (str, Path)):
         for i, feed in enumerate(source):
             if not isinstance(feed, Mapping):
-                raise InvalidArgument(f"calibration item {i}: want a dict {{input name: array}}, got {type(feed).__name__}")
+                raise InvalidArgument(f"calibration item {i}: want {{input name: array}}, got {type(feed).__name__}")
             yield f"calibration item {i}", feed
         return
     path = Path(source)
@@ -57,8 +57,8 @@ def _load(file: Path, names: list[str]) -> Mapping[str, Any]:
         data = np.load(file, allow_pickle=False)
         if isinstance(data, np.ndarray):
             if len(names) != 1:
-                raise InvalidArgument(f"{file}: a .npy holds one input, the model has {len(names)} ({', '.join(names)});"
-                                      " use .npz with the inputs' names")
+                raise InvalidArgument(f"{file}: a .npy holds one input, the model has {len(names)}:"
+                                      f" use .npz with the names {', '.join(names)}")
             return {names[0]: data}
         with data:
             return {k: data[k] for k in data.files}
@@ -78,8 +78,8 @@ def _checked(feed: Mapping[str, Any], inputs: dict[str, Any], where: str) -> Fee
     for name, value in inputs.items():
         want = np.dtype(_lazy.onnx().helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         a = np.asarray(feed[name])
-        if a.dtype != want and not (np.issubdtype(a.dtype, np.integer) and np.issubdtype(want, np.integer)
-                                    or np.issubdtype(a.dtype, np.floating) and np.issubdtype(want, np.floating)):
+        alike = any(np.issubdtype(a.dtype, k) and np.issubdtype(want, k) for k in (np.integer, np.floating))
+        if a.dtype != want and not alike:
             raise InvalidArgument(f"{where}: input {name!r} wants {want}, got {a.dtype} {a.shape}")
         if np.issubdtype(a.dtype, np.floating) and not np.isfinite(a).all():
             raise InvalidArgument(f"{where}: input {name!r} holds NaN or infinity")

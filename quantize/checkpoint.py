@@ -19,7 +19,8 @@ from frugal.errors import InvalidModel
 
 from ._files import CHUNK
 
-_FLOAT = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_FLOAT: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"),
+                                    "BF16": np.dtype("<u2")}
 _SIZE = {**{k: v.itemsize for k, v in _FLOAT.items()}, "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
          "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
 _MAX_HEADER = 100_000_000  # bytes, the limit of the reference implementation
@@ -43,7 +44,7 @@ def _entry(path: Path, name: str, raw: Any, start: int, size: int) -> Entry:
         dtype, shape = str(raw["dtype"]), tuple(int(d) for d in raw["shape"])
         a, b = (int(v) for v in raw["data_offsets"])
     except (KeyError, TypeError, ValueError) as e:
-        raise InvalidModel(f"{path}: header entry of tensor {name!r} is malformed ({e!r}); download the file again") from e
+        raise InvalidModel(f"{path}: header entry of tensor {name!r} is malformed ({e!r})") from e
     if dtype not in _SIZE:
         raise InvalidModel(f"{path}: tensor {name!r} has dtype {dtype!r}, known are {', '.join(sorted(_SIZE))}")
     if min(shape, default=1) < 0 or not 0 <= a <= b or b - a != math.prod(shape) * _SIZE[dtype]:
@@ -61,7 +62,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         with open(path, "rb") as f:
             head = int.from_bytes(f.read(8), "little")
             if size < 8 or head > min(size - 8, _MAX_HEADER):
-                raise InvalidModel(f"{path}: not a safetensors file, or truncated (header of {head} bytes, file {size})")
+                raise InvalidModel(f"{path}: not a safetensors file, or truncated ({size} bytes, header {head})")
             header = json.loads(f.read(head))
     except OSError as e:
         raise InvalidModel(f"{path}: cannot be read ({e})") from e
@@ -94,8 +95,8 @@ class Checkpoint:
         elif index.is_file():
             self.files = self._shards(index)
         else:
-            raise InvalidModel(f"{folder}: no model.safetensors (nor model.safetensors.index.json); convert older formats"
-                               " with transformers' save_pretrained(safe_serialization=True)")
+            raise InvalidModel(f"{folder}: no model.safetensors (nor model.safetensors.index.json); convert older"
+                               " formats with transformers' save_pretrained(safe_serialization=True)")
         self.entries: dict[str, Entry] = {}
         for path in self.files:
             self.entries.update(read_header(path))
@@ -128,7 +129,8 @@ class Checkpoint:
         if e.dtype not in _FLOAT:
             raise InvalidModel(f"{e.path}: tensor {stored!r} is {e.dtype}, want one of {', '.join(_FLOAT)}")
         if e.shape != shape:
-            raise InvalidModel(f"{e.path}: tensor {stored!r} has shape {list(e.shape)}, config.json implies {list(shape)}")
+            raise InvalidModel(f"{e.path}: tensor {stored!r} has shape {list(e.shape)}, config.json says"
+                               f" {list(shape)}")
         return e
 
     def chunks(self, name: str, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
@@ -154,5 +156,5 @@ def to_float32(raw: bytes, dtype: str) -> NDArray[np.float32]:
     """Bytes of a safetensors float type -> float32 (BF16 is the upper half of a float32: exact)."""
     a = np.frombuffer(raw, _FLOAT[dtype])
     if dtype == "BF16":
-        return (a.astype("<u4") << 16).view("<f4")
-    return a.astype("<f4", copy=False)
+        a = (a.astype("<u4") << 16).view("<f4")
+    return np.asarray(a, np.float32)

@@ -82,7 +82,7 @@ def _check_arguments(src: Path, target: Path, opset: int) -> None:
     if not 23 <= opset <= 26:
         raise InvalidArgument(f"opset {opset}: want 23 to 26 (Attention starts at 23, onnxruntime 1.31 stops at 26)")
     if not src.exists():
-        raise InvalidArgument(f"source {src}: no such file or folder (hub names are not downloaded; give a local folder)")
+        raise InvalidArgument(f"source {src}: no such file or folder (give a local folder; nothing is downloaded)")
     if src.suffix in (".gguf", ".tflite"):
         raise InvalidModel(f"{src}: {src.suffix} is not yet supported as an export source; give a Hugging Face folder"
                            " with model.safetensors, or an .onnx file")

@@ -60,7 +60,7 @@ class Graph:
         return full
 
     def linear(self, x: str, name: str, rows: int, cols: int, checkpoint: Checkpoint | None = None, prefix: str = "",
-               weight: str | None = None, bias: str | None | bool = True) -> str:
+               weight: str | None = None, bias: str | bool | None = True) -> str:
         """y = x W^T + b, W [rows, cols] as stored: MatMul(x, Transpose(W)), Add(b [rows])."""
         w = weight or self.weight(f"{name}.weight", (rows, cols), checkpoint, prefix)
         y = self.op("MatMul", [x, self.op("Transpose", [w], prefix + name, perm=[1, 0])], prefix + name)

@@ -21,7 +21,7 @@ from frugal.errors import FrugalError, InvalidModel
 from . import _lazy
 from ._files import CHUNK
 
-Bytes = bytes | memoryview | NDArray[Any]
+Bytes = bytes | NDArray[Any]
 Progress = Callable[[str, int, int], None]  # tensor name, bytes written so far, bytes in all
 
 INLINE = 1024  # bytes: smaller tensors stay in the graph
@@ -175,17 +175,17 @@ class OnnxFile:
         if t.name in self.refs:
             want, got = tensor_bytes(t.data_type, t.dims), self.refs[t.name].nbytes
             if want != got:
-                raise InvalidModel(f"{self.path}: initializer {t.name!r} {list(t.dims)} should have {want} bytes, has {got}")
+                raise InvalidModel(f"{self.path}: initializer {t.name!r} {list(t.dims)} has {got} bytes, want {want}")
 
     def _external(self, t: Any) -> Ref:
         info = {e.key: e.value for e in t.external_data}
         location = Path(info.get("location", ""))
         if not info.get("location") or location.is_absolute() or ".." in location.parts:
-            raise InvalidModel(f"{self.path}: initializer {t.name!r} names the data file {str(location)!r}, which is not"
+            raise InvalidModel(f"{self.path}: initializer {t.name!r} names the data file {str(location)!r}, not"
                                " inside the model's folder")
         path = self.path.parent / location
         if not path.is_file():
-            raise InvalidModel(f"{self.path}: data file {location} of initializer {t.name!r} is missing; copy it beside")
+            raise InvalidModel(f"{self.path}: data file {location} of initializer {t.name!r} is missing")
         try:
             offset = int(info.get("offset", 0))
             size = path.stat().st_size
@@ -291,7 +291,7 @@ def write(proto: Any, tensors: list[OutTensor], path: Path, external: bool | Non
         nonlocal done
         n = 0
         for block in t.chunks():
-            data = memoryview(block).cast("B")
+            data = _view(block)
             n += data.nbytes
             if n > t.nbytes:
                 break
@@ -308,11 +308,19 @@ def write(proto: Any, tensors: list[OutTensor], path: Path, external: bool | Non
     return [path]
 
 
+def _view(block: Bytes) -> memoryview:
+    """The block's bytes in C order."""
+    if isinstance(block, np.ndarray):
+        return np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+    return memoryview(block)
+
+
 def _header(t: OutTensor) -> Any:
     return _lazy.onnx().TensorProto(name=t.name, data_type=t.data_type, dims=t.dims)
 
 
-def _write_single(proto: Any, tensors: list[OutTensor], path: Path, put: Callable[[IO[bytes], OutTensor], None]) -> None:
+def _write_single(proto: Any, tensors: list[OutTensor], path: Path,
+                  put: Callable[[IO[bytes], OutTensor], None]) -> None:
     onnx = _lazy.onnx()
     rest = onnx.ModelProto()
     rest.CopyFrom(proto)
@@ -340,7 +348,7 @@ def _write_external(proto: Any, tensors: list[OutTensor], path: Path,
         for t in tensors:
             head = _header(t)
             if t.nbytes < INLINE:
-                head.raw_data = b"".join(bytes(memoryview(b).cast("B")) for b in t.chunks())
+                head.raw_data = b"".join(bytes(_view(b)) for b in t.chunks())
             else:
                 pad = -offset % _ALIGN
                 f.write(b"\0" * pad)

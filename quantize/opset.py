@@ -1,7 +1,7 @@
 """Old graphs become opset 24, which blocked DequantizeLinear (21) and int4 need; newer ones stay."""
 from __future__ import annotations
 
-from typing import Any
+import importlib
 
 from frugal.errors import InvalidModel
 
@@ -19,7 +19,6 @@ def modernize(model: OnnxFile) -> str | None:
     if have >= _OLDEST:
         return None
     onnx = _lazy.onnx()
-    importlib = __import__("importlib")
     converter = importlib.import_module("onnx.version_converter")
     stripped = onnxfile.without_data(model.proto, model.refs)
     try:

@@ -18,11 +18,14 @@ from .onnxfile import OnnxFile
 if TYPE_CHECKING:
     from .exporter import ExportResult
 
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1"}
 # Ending of the architecture's class name -> optimum's task; anything else is exported as the bare model.
 _TASKS = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification",
-          "ForMaskedLM": "fill-mask", "ForQuestionAnswering": "question-answering", "ForCausalLM": "text-generation-with-past",
-          "LMHeadModel": "text-generation-with-past", "ForConditionalGeneration": "text2text-generation-with-past",
+          "ForMaskedLM": "fill-mask", "ForQuestionAnswering": "question-answering",
+          "ForCausalLM": "text-generation-with-past",
+          "LMHeadModel": "text-generation-with-past",
+          "ForConditionalGeneration": "text2text-generation-with-past",
           "ForImageClassification": "image-classification", "ForAudioClassification": "audio-classification",
           "ForCTC": "automatic-speech-recognition", "ForMultipleChoice": "multiple-choice"}
 
@@ -88,7 +91,7 @@ def export_with_optimum(src: Path, target: Path, config: dict[str, Any], task: s
         made = work / "model.onnx"
         if not made.is_file():
             found = ", ".join(sorted(p.name for p in work.glob("*.onnx")))
-            raise InvalidArgument(f"{src}: optimum-onnx wrote {found or 'nothing'} instead of one model.onnx; give `task`")
+            raise InvalidArgument(f"{src}: optimum-onnx wrote {found or 'nothing'}, not one model.onnx; give `task`")
         model = OnnxFile(made)
         if companions:
             copy_companions(src, part)

@@ -26,7 +26,7 @@ MAX_FEEDS = 32  # of the calibration data that also serve to verify
 def quantize(model: str | Path, out: str | Path, *, scheme: str = "int8", calibration: calibrate.Source | None = None,
              block_size: int = 32, exclude: Iterable[str] = (), per_layer: bool = False,
              progress: Progress | None = None, validation: calibrate.Source | None = None, verify_result: bool = True,
-             method: str = "grid", calibration_method: str = "minmax", percentile: float = 99.99) -> Report:
+             method: str = "grid", calibration_method: str = "percentile", percentile: float = 99.99) -> Report:
     """Quantize the weights of MatMul, Gemm and Gather of a float ONNX model; standard operators only.
 
     model: .onnx file, or a folder with model.onnx.  out: .onnx file (data beside it from 1.9 GB up), or a folder, which
@@ -105,8 +105,8 @@ def _write(m: OnnxFile, result: Rewritten, path: Path, report: Report, progress:
     report.peak_rss_bytes = peak_rss_bytes()
     for t in report.tensors:
         if t.cosine < 0.98:
-            report.notes.append(f"{t.name}: its int{t.bits} form has cosine {t.cosine:.4f} to the float weight; consider"
-                                " int8, or `exclude`")
+            report.notes.append(f"{t.name}: its int{t.bits} form has cosine {t.cosine:.4f} to the float weight;"
+                                " consider int8, or `exclude`")
 
 
 def _verify(m: OnnxFile, found: targets.Found, result: Rewritten, part: Path, name: str,

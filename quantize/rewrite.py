@@ -82,8 +82,8 @@ class Weight:
 
     def _block4(self, w: F32, stats: _Stats) -> NDArray[np.uint8]:
         if np.abs(w).max(initial=0) > 65504 * 7:
-            raise InvalidModel(f"{self.model.path}: weight {self.initializer.name!r} passes 458528, the largest int4 with"
-                               " fp16 scales can hold; name the tensor in `exclude`")
+            raise InvalidModel(f"{self.model.path}: weight {self.initializer.name!r} passes 458528, the most that int4"
+                               " with fp16 scales holds; name the tensor in `exclude`")
         codes, scale, zero = int4.quantize_blocks(w, self.block, self.method)
         self._scales.append(scale)
         self._zeros.append(zero)
@@ -183,7 +183,7 @@ class _Rewriter:
         """The stored tensor for a target; uses of one tensor in one orientation share it (a tied head stays int8)."""
         alpha = attribute(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
         bits = self.bits
-        if t.kind == "table" or t.weight in self.tables and not t.transposed:
+        if t.kind == "table" or (t.weight in self.tables and not t.transposed):
             bits = 8
         elif bits == 4 and t.cols % self.block:
             self.notes.append(f"{t.weight}: {t.cols} inputs are not a multiple of {self.block}, stays int8")
@@ -257,7 +257,7 @@ class _Rewriter:
         base = node.name or node.output[0]
         if attribute(node, "transA", 0):
             x = self.op("Transpose", [x], base, perm=[1, 0])
-        last = dict(outputs=list(node.output), name=node.name)
+        last = {"outputs": list(node.output), "name": node.name}
         if len(node.input) < 3 or not node.input[2]:
             self.nodes.append(self.onnx.helper.make_node("MatMul", [x, right], **last))
             return

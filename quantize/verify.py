@@ -84,7 +84,8 @@ class _Comparison:
     """Streaming figures of one value."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.total, self.count, self.least, self.worst, self.err, self.norm = name, 0.0, 0, 1.0, 0.0, 0.0, 0.0
+        self.name, self.count, self.total, self.least = name, 0, 0.0, 1.0
+        self.worst = self.err = self.norm = 0.0
 
     def add(self, a: NDArray[Any], b: NDArray[Any], mask: NDArray[Any] | None) -> None:
         if a.shape != b.shape:
