@@ -17,7 +17,9 @@ ACTIVATIONS = ("int8", "int8-token", "int8-block", "float")
 __all__ = ["ACTIVATIONS", "compile_model", "compile_to", "lower_model"]
 
 
-def lower_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True) -> tuple[Graph, dict[str, Any]]:
+def lower_model(
+    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True
+) -> tuple[Graph, dict[str, Any]]:
     """The graph of executor steps of an ONNX model, and the metadata that its plan will carry."""
     from . import math_ops, nn_ops, shape_ops  # noqa: F401  (each registers its handlers)
     from .lower import Lowering
@@ -44,7 +46,9 @@ def lower_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str
     return graph, meta
 
 
-def compile_to(model: str | os.PathLike[str] | bytes | Any, file: BinaryIO, *, activations: str = "int8", optimize: bool = True) -> None:
+def compile_to(
+    model: str | os.PathLike[str] | bytes | Any, file: BinaryIO, *, activations: str = "int8", optimize: bool = True
+) -> None:
     """Compile an ONNX model (path, bytes or ModelProto) into a seekable binary file; weights are packed one at a time.
 
     activations: how quantized linears see their input: "int8" (the default granularity of each weight type), "int8-token" or
@@ -57,7 +61,9 @@ def compile_to(model: str | os.PathLike[str] | bytes | Any, file: BinaryIO, *, a
     write_plan(graph, meta, file)
 
 
-def compile_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True) -> bytes:
+def compile_model(
+    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True
+) -> bytes:
     """`compile_to` into memory: the bytes of the plan."""
     file = io.BytesIO()
     compile_to(model, file, activations=activations, optimize=optimize)

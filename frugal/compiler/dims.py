@@ -77,9 +77,7 @@ class Expr:
     __rmul__ = __mul__
 
     def __str__(self) -> str:
-        return " + ".join(
-            "*".join(([] if c == 1 and m else [str(c)]) + [str(a) for a in m]) for m, c in self.terms
-        )
+        return " + ".join("*".join(([] if c == 1 and m else [str(c)]) + [str(a) for a in m]) for m, c in self.terms)
 
     __repr__ = __str__
 

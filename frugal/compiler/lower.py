@@ -92,7 +92,9 @@ class Node:
         """Refuse operands that are not float32."""
         for tensor in tensors:
             if tensor is not None and tensor.dtype != DType.FLOAT:
-                raise self.unsupported(f"'{tensor.name}' is {type_name(tensor.dtype)}; frugal computes this in float32 only")
+                raise self.unsupported(
+                    f"'{tensor.name}' is {type_name(tensor.dtype)}; frugal computes this in float32 only"
+                )
 
     def array(self, index: int, what: str) -> np.ndarray:
         """The value of an input that has to be a constant."""
@@ -186,7 +188,9 @@ class Lowering:
         if tensor.sym is not None:
             return tensor.sym
         if tensor.const is not None and tensor.const.dtype.kind in "iub" and tensor.const.size <= SYM_LIMIT:
-            return np.vectorize(int, otypes=[object])(tensor.const) if tensor.const.size else tensor.const.astype(object)
+            return (
+                np.vectorize(int, otypes=[object])(tensor.const) if tensor.const.size else tensor.const.astype(object)
+            )
         return None
 
     def materialize(self, tensor: Tensor) -> Tensor:
@@ -233,9 +237,13 @@ class Lowering:
             where = f"{self.source.name}: input '{value.name}'"
             kind = value.type.tensor_type
             if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-                raise UnsupportedOperator(f"{where} is not a tensor of known rank; give it a shape with onnx.tools.update_model_dims")
+                raise UnsupportedOperator(
+                    f"{where} is not a tensor of known rank; give it a shape with onnx.tools.update_model_dims"
+                )
             if kind.elem_type not in NUMPY:
-                raise UnsupportedOperator(f"{where} has data type {kind.elem_type} (of TensorProto.DataType), which frugal does not read")
+                raise UnsupportedOperator(
+                    f"{where} has data type {kind.elem_type} (of TensorProto.DataType), which frugal does not read"
+                )
             index, shape = len(self.graph.inputs), list[Dim]()
             for axis, d in enumerate(kind.shape.dim):
                 if d.HasField("dim_value"):
@@ -289,7 +297,10 @@ class Lowering:
         if not all(isinstance(s, int) for s in sizes):
             return
         size = sum(int(s) * NUMPY[t.dtype].itemsize for s, t in zip(sizes, results, strict=True) if isinstance(s, int))
-        if size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None)) or size > self.fold_budget:
+        if (
+            size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None))
+            or size > self.fold_budget
+        ):
             return
         self.fold_budget -= size
         values = _reference(node)

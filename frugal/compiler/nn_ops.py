@@ -26,7 +26,9 @@ def weight_of(node: Node, x: Tensor, n_axis: int) -> Weight:
         made = int8_weight(oriented, n, k) or int4_weight(oriented, n, k)
         if made is not None:
             return made
-        node.graph.notes.append(f"{node.name}: the quantized weight '{x.name}' runs in float32: its form has no integer kernel")
+        node.graph.notes.append(
+            f"{node.name}: the quantized weight '{x.name}' runs in float32: its form has no integer kernel"
+        )
 
     def values() -> np.ndarray:
         return x.value() if n_axis == 0 else x.value().T
@@ -66,7 +68,9 @@ def int4_weight(quant: Quantized, n: int, k: int) -> Weight | None:
         return None
 
     def spread(values: np.ndarray) -> np.ndarray:
-        values = np.broadcast_to(values.reshape(n, -1) if values.size > 1 else values.reshape(1, 1), (n, max(1, values.size // n)))
+        values = np.broadcast_to(
+            values.reshape(n, -1) if values.size > 1 else values.reshape(1, 1), (n, max(1, values.size // n))
+        )
         return np.ascontiguousarray(np.repeat(values, repeat, axis=1)[:, :blocks])
 
     half = spread(quant.scale).astype(np.float16)
@@ -181,7 +185,9 @@ def parameter(node: Node, x: Tensor | None, n: int, what: str) -> Tensor | None:
     if x is None:
         return None
     if elements(x.shape) != n:
-        raise node.unsupported(f"{what} '{x.name}' {show(x.shape)} does not hold one value for each of {n} normalized elements")
+        raise node.unsupported(
+            f"{what} '{x.name}' {show(x.shape)} does not hold one value for each of {n} normalized elements"
+        )
     return node.alias(x, (n,))
 
 
@@ -243,7 +249,14 @@ def attention(node: Node) -> Tensor:
     scale = node.attr("scale") or 1.0 / sqrt(size)
     result = (q.shape[0], q.shape[1], value_width // kv_heads * heads)
     mask = mask_of(node, mask, k.shape[1])
-    attrs = (heads, kv_heads, float(np.float32(scale)), int(node.attr("is_causal", 0)), float(node.attr("softcap", 0.0)), 0)
+    attrs = (
+        heads,
+        kv_heads,
+        float(np.float32(scale)),
+        int(node.attr("is_causal", 0)),
+        float(node.attr("softcap", 0.0)),
+        0,
+    )
     made = node.emit(Op.ATTENTION, [q, k, v, mask], DType.FLOAT, result, *attrs)
     if not four:
         return made
@@ -304,7 +317,9 @@ def quantized_axis(node: Node, x: Tensor, scale: Tensor) -> tuple[int, int]:
         want = [dims.ceildiv(d, block) if i == axis else d for i, d in enumerate(x.shape)]
         fixed = all(isinstance(d, int) for d in (*want, *scale.shape))
         if scale.rank != x.rank or (fixed and tuple(want) != scale.shape):
-            raise node.fail(f"scale {show(scale.shape)} does not fit {show(x.shape)} in blocks of {block} along axis {axis}")
+            raise node.fail(
+                f"scale {show(scale.shape)} does not fit {show(x.shape)} in blocks of {block} along axis {axis}"
+            )
     elif scale.rank != 1 or (isinstance(x.shape[axis], int) and scale.shape[0] != x.shape[axis]):
         raise node.fail(f"scale {show(scale.shape)} does not fit axis {axis} of {show(x.shape)}")
     return axis, block

@@ -152,7 +152,14 @@ class _Writer:
         for step in self.graph.steps:
             if step.op == Op.ALIAS:
                 continue
-            head = (int(step.op), len(step.inputs), len(step.outputs), len(step.attrs), self.text.add(step.name), len(args))
+            head = (
+                int(step.op),
+                len(step.inputs),
+                len(step.outputs),
+                len(step.attrs),
+                self.text.add(step.name),
+                len(args),
+            )
             steps.append(struct.pack("<4H6I", *head, len(attrs), 0, 0, 0))
             args += [-1 if t is None else self.index[t] for t in (*step.inputs, *step.outputs)]
             attrs += [self._attr(a) for a in step.attrs]

@@ -45,8 +45,14 @@ class Source:
         from onnx import TensorProto, numpy_helper
 
         if tensor.data_type not in NUMPY and tensor.data_type not in (UINT4, INT4, BFLOAT16):
-            kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "?"
-            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has data type {kind}, which frugal does not read")
+            kind = (
+                TensorProto.DataType.Name(tensor.data_type)
+                if tensor.data_type in TensorProto.DataType.values()
+                else "?"
+            )
+            raise InvalidModel(
+                f"{self.name}: initializer '{tensor.name}' has data type {kind}, which frugal does not read"
+            )
         shape = tuple(tensor.dims)
         if any(d < 0 for d in shape):
             raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has a negative dimension: {shape}")
@@ -57,7 +63,11 @@ class Source:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type == BFLOAT16:
             return values.astype(np.float32)
-        return values.astype(np.int8 if tensor.data_type == INT4 else np.uint8) if tensor.data_type in (INT4, UINT4) else values
+        return (
+            values.astype(np.int8 if tensor.data_type == INT4 else np.uint8)
+            if tensor.data_type in (INT4, UINT4)
+            else values
+        )
 
     def _decode(self, tensor: onnx.TensorProto, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         count = 1
@@ -67,7 +77,9 @@ class Source:
         size = 2 if tensor.data_type == BFLOAT16 else 1 if four_bit else NUMPY[tensor.data_type].itemsize
         want = (count + 1) // 2 if four_bit else count * size
         if raw.size != want:
-            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' of shape {shape} needs {want} bytes, it has {raw.size}")
+            raise InvalidModel(
+                f"{self.name}: initializer '{tensor.name}' of shape {shape} needs {want} bytes, it has {raw.size}"
+            )
         if four_bit:
             codes = np.empty(2 * raw.size, np.uint8)
             codes[0::2], codes[1::2] = raw & 15, raw >> 4

@@ -41,8 +41,15 @@ def constant(node: Node) -> Tensor:
     tensor = node.attr("value")
     if tensor is not None:
         array = node.lowering.source.array(tensor)
-        return Tensor(node.name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=4 if tensor.data_type in (21, 22) else 0)
-    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+        return Tensor(
+            node.name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=4 if tensor.data_type in (21, 22) else 0
+        )
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if (value := node.attr(name)) is not None:
             return node.constant(np.asarray(value, dtype))
     raise node.unsupported("only numeric constants are read")
@@ -282,7 +289,9 @@ def slice_(node: Node) -> Tensor:
 
 
 def cut_out(node: Node, x: Tensor, result: list[Dim], attrs: list[Any]) -> Tensor:
-    return x if tuple(result) == x.shape and set(attrs[1::2]) <= {1} else node.emit(Op.SLICE, [x], x.dtype, result, *attrs)
+    return (
+        x if tuple(result) == x.shape and set(attrs[1::2]) <= {1} else node.emit(Op.SLICE, [x], x.dtype, result, *attrs)
+    )
 
 
 @op("Split")

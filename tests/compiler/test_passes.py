@@ -1,0 +1,247 @@
+"""Each pass finds its pattern, keeps the result that onnxruntime gives, and leaves look-alikes alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import sqrt
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from frugal.compiler import lower_model
+from frugal.compiler.ir import Op
+
+from .models import Builder, assert_same, run_frugal, run_onnxruntime
+
+RNG = np.random.default_rng(7)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def counts(model: onnx.ModelProto, **options: str) -> Counter[Op]:
+    return Counter(s.op for s in lower_model(model, **options)[0].steps)
+
+
+@pytest.mark.parametrize("divide", [True, False])
+@pytest.mark.parametrize("half_first", [True, False])
+def test_gelu_spelled_out(divide: bool, half_first: bool) -> None:
+    b = Builder(17)
+    x = b.input("x", ["n", 40])
+    argument = b.op("Div", x, b.const(sqrt(2))) if divide else b.op("Mul", x, b.const(sqrt(0.5)))
+    one = b.op("Add", b.op("Erf", argument), b.const(1.0))
+    y = b.op("Mul", b.op("Mul", x, b.const(0.5)), one) if half_first else b.op("Mul", b.op("Mul", x, one), b.const(0.5))
+    model = b.model(y)
+    assert counts(model) == {Op.UNARY: 1}
+    assert_same(model, {"x": normal(5, 40) * 3})
+
+
+def test_gelu_of_something_else_is_left_alone() -> None:
+    b = Builder(17)
+    x, z = b.input("x", ["n", 40]), b.input("z", ["n", 40])
+    one = b.op("Add", b.op("Erf", b.op("Div", x, b.const(sqrt(2)))), b.const(1.0))
+    model = b.model(b.op("Mul", b.op("Mul", z, b.const(0.5)), one))
+    assert counts(model)[Op.UNARY] == 1 and counts(model)[Op.BINARY] == 4
+    assert_same(model, {"x": normal(5, 40), "z": normal(5, 40)})
+
+
+def test_silu() -> None:
+    b = Builder(17)
+    x = b.input("x", ["n", 33])
+    model = b.model(b.op("Mul", b.op("Sigmoid", x), x))
+    assert counts(model) == {Op.UNARY: 1}
+    assert_same(model, {"x": normal(3, 33) * 5})
+
+
+@pytest.mark.parametrize("square", ["Pow", "Mul"])
+def test_layer_norm_spelled_out(square: str) -> None:
+    b = Builder(13)
+    x, r = b.input("x", ["n", "s", 48]), b.input("r", ["n", "s", 48])
+    x = b.op("Add", x, r)
+    d = b.op("Sub", x, b.op("ReduceMean", x, axes=[-1]))
+    squared = b.op("Pow", d, b.const(2.0)) if square == "Pow" else b.op("Mul", d, d)
+    root = b.op("Sqrt", b.op("Add", b.op("ReduceMean", squared, axes=[-1]), b.const(1e-5)))
+    y = b.op("Add", b.op("Mul", b.op("Div", d, root), b.const(normal(48))), b.const(normal(48)))
+    model = b.model(y)
+    assert counts(model) == {Op.LAYER_NORM: 1}
+    assert_same(model, {"x": normal(2, 3, 48), "r": normal(2, 3, 48)})
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_linear_takes_bias_activation_and_residual(transposed: bool) -> None:
+    b = Builder()
+    x, r = b.input("x", ["n", 5, 40]), b.input("r", ["n", 5, 24])
+    w = b.op("Transpose", b.const(normal(24, 40)), perm=[1, 0]) if transposed else b.const(normal(40, 24))
+    y = b.op("Add", r, b.op("Gelu", b.op("Add", b.op("MatMul", x, w), b.const(normal(24)))))
+    model = b.model(y)
+    assert counts(model) == {Op.LINEAR: 1}
+    assert_same(model, {"x": normal(3, 5, 40), "r": normal(3, 5, 24)})
+
+
+def test_linear_that_is_read_twice_keeps_its_result() -> None:
+    b = Builder()
+    x = b.input("x", ["n", 40])
+    y = b.op("MatMul", x, b.const(normal(40, 40)))
+    model = b.model(b.op("Relu", y), b.op("Add", y, x))
+    assert counts(model) == {Op.LINEAR: 1, Op.UNARY: 1, Op.BINARY: 1}
+    assert_same(model, {"x": normal(3, 40)})
+
+
+def test_bias_of_another_shape_is_not_a_bias() -> None:
+    b = Builder()
+    x = b.input("x", ["n", 4, 40])
+    model = b.model(b.op("Add", b.op("MatMul", x, b.const(normal(40, 4))), b.const(normal(4, 1))))
+    assert counts(model) == {Op.LINEAR: 1, Op.BINARY: 1}
+    assert_same(model, {"x": normal(2, 4, 40)})
+
+
+def _projections(b: Builder, x: str, hidden: int) -> list[str]:
+    return [
+        b.op("Add", b.op("MatMul", x, b.const(normal(hidden, hidden) / 8)), b.const(normal(hidden))) for _ in range(3)
+    ]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_joins_its_projections(masked: bool) -> None:
+    b = Builder()
+    x = b.input("x", ["n", "s", 64])
+    q, k, v = _projections(b, x, 64)
+    feeds = {"x": normal(2, 7, 64)}
+    operands = [q, k, v]
+    if masked:
+        m = b.input("m", ["n", "s"], TensorProto.BOOL)
+        operands.append(b.op("Unsqueeze", m, b.const([1, 2], np.int64)))
+        feeds["m"] = np.arange(7)[None] < np.array([[7], [4]])
+    model = b.model(b.op("Attention", *operands, q_num_heads=4, kv_num_heads=4))
+    assert counts(model)[Op.LINEAR] == 1 and counts(model)[Op.ATTENTION] == 1
+    assert_same(model, feeds)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_grouped_query_attention(causal: int) -> None:
+    b = Builder()
+    q, k, v = b.input("q", ["n", "s", 64]), b.input("k", ["n", "t", 32]), b.input("v", ["n", "t", 48])
+    model = b.model(b.op("Attention", q, k, v, q_num_heads=4, kv_num_heads=2, is_causal=causal))
+    assert_same(model, {"q": normal(2, 6, 64), "k": normal(2, 6, 32), "v": normal(2, 6, 48)})
+
+
+@pytest.mark.parametrize("scaled", ["product", "both"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_spelled_out(scaled: str, masked: bool) -> None:
+    b = Builder(14)
+    x = b.input("x", ["n", "s", 64])
+    split = b.op(
+        "Concat",
+        b.op("Slice", b.op("Shape", x), *[b.const([i], np.int64) for i in (0, 2, 0)]),
+        b.const([4, 16], np.int64),
+        axis=0,
+    )
+    q, k, v = (b.op("Reshape", t, split) for t in _projections(b, x, 64))
+    q, v = (b.op("Transpose", t, perm=[0, 2, 1, 3]) for t in (q, v))
+    k = b.op("Transpose", k, perm=[0, 2, 3, 1])
+    if scaled == "both":
+        q, k = (b.op("Mul", t, b.const(0.5)) for t in (q, k))
+    scores = b.op("MatMul", q, k)
+    scores = scores if scaled == "both" else b.op("Div", scores, b.const(4.0))
+    feeds = {"x": normal(2, 5, 64)}
+    if masked:
+        m = b.input("m", ["n", 1, 1, "s"])
+        scores = b.op("Add", scores, m)
+        feeds["m"] = np.where(np.arange(5) < np.array([[5], [3]]), 0, -3e38).astype(np.float32).reshape(2, 1, 1, 5)
+    mixed = b.op("Transpose", b.op("MatMul", b.op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    model = b.model(b.op("Reshape", mixed, b.const([0, 0, 64], np.int64)))
+    assert counts(model) == {Op.ATTENTION: 1, Op.LINEAR: 1}
+    assert_same(model, feeds)
+
+
+def test_repeated_steps_are_done_once() -> None:
+    b = Builder()
+    x = b.input("x", ["n", 8])
+    one, two = (b.op("Exp", b.op("Mul", x, b.const(2.0))) for _ in range(2))
+    model = b.model(b.op("Add", one, two))
+    assert counts(model) == {Op.BINARY: 2, Op.UNARY: 1}
+    assert_same(model, {"x": normal(3, 8)})
+
+
+def test_shape_chains_cost_no_step() -> None:
+    b = Builder()
+    x = b.input("x", ["n", "s", 12])
+    s = b.op("Shape", x)
+    n = b.op("Gather", s, b.const(0, np.int64))
+    parts = [b.op("Unsqueeze", n, b.const([0], np.int64)), b.const([-1], np.int64), b.const([4], np.int64)]
+    model = b.model(b.op("Reshape", x, b.op("Concat", *parts, axis=0)))
+    assert set(counts(model)) <= {Op.ALIAS}
+    assert_same(model, {"x": normal(2, 5, 12)})
+
+
+def int8_linear(b: Builder, x: str, k: int, n: int) -> str:
+    codes = RNG.integers(-127, 128, (k, n), dtype=np.int8)
+    w = b.op("DequantizeLinear", b.const(codes, np.int8), b.const(RNG.uniform(0.001, 0.02, n)), axis=1)
+    return str(b.op("MatMul", x, w))
+
+
+def int4_linear(b: Builder, x: str, k: int, n: int, block: int = 32) -> str:
+    codes = RNG.integers(-8, 8, (n, k))
+    q = b.tensor(TensorProto.INT4, (n, k), codes.reshape(-1).tolist())
+    z = b.tensor(TensorProto.INT4, (n, k // block), RNG.integers(-8, 8, n * (k // block)).tolist())
+    d = b.const(RNG.uniform(0.01, 0.1, (n, k // block)), np.float16)
+    turn = {"perm": [1, 0]}
+    scale = b.op("Transpose", b.op("Cast", d, to=TensorProto.FLOAT), **turn)
+    w = b.op(
+        "DequantizeLinear", b.op("Transpose", q, **turn), scale, b.op("Transpose", z, **turn), axis=0, block_size=block
+    )
+    return str(b.op("MatMul", x, w))
+
+
+@pytest.mark.parametrize(("build", "block"), [(int8_linear, 0), (int4_linear, 32), (int4_linear, 64)])
+def test_quantized_linear_close_to_float(build: object, block: int) -> None:
+    b = Builder(24)
+    x = b.input("x", ["n", 128])
+    y = int8_linear(b, x, 128, 40) if build is int8_linear else int4_linear(b, x, 128, 40, block)
+    model = b.model(y)
+    assert counts(model) == {Op.QUANTIZE_ACT: 1, Op.LINEAR: 1}
+    feeds = {"x": normal(9, 128)}
+    (want,) = run_onnxruntime(model, feeds)
+    for activations, limit in (("float", 1e-5), ("int8-block", 0.02), ("int8-token", 0.02), ("int8", 0.02)):
+        (got,) = run_frugal(model, feeds, activations=activations)
+        assert np.abs(got - want).max() <= limit * np.abs(want).max(), activations
+
+
+def test_static_activations_are_the_codes_of_the_graph() -> None:
+    b = Builder(24)
+    x = b.input("x", ["n", 64])
+    scale, zero = b.const(0.03), b.const(0, np.int8)
+    x8 = b.op("DequantizeLinear", b.op("QuantizeLinear", x, scale, zero), scale, zero)
+    model = b.model(int8_linear(b, x8, 64, 24))
+    graph = lower_model(model)[0]
+    assert [s.op for s in graph.steps] == [Op.QUANTIZE_ACT, Op.LINEAR]
+    feeds = {"x": np.clip(normal(9, 64), -3.8, 3.8)}
+    (want,), (got,) = run_onnxruntime(model, feeds), run_frugal(model, feeds)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_quantized_embedding() -> None:
+    b = Builder(24)
+    ids = b.input("ids", ["n", "s"], TensorProto.INT64)
+    table, scale = b.const(RNG.integers(-127, 128, (50, 48)), np.int8), b.const(RNG.uniform(0.001, 0.1, (50, 1)))
+    y = b.op("DequantizeLinear", b.op("Gather", table, ids), b.op("Gather", scale, ids), axis=-1, block_size=48)
+    model = b.model(y)
+    assert counts(model) == {Op.GATHER_DEQUANTIZE: 1}
+    assert_same(model, {"ids": RNG.integers(-50, 50, (3, 4))}, tolerance=1e-7)
+
+
+def test_matmul_nbits() -> None:
+    b = Builder(24)
+    x = b.input("x", ["n", 64])
+    packed = b.const(RNG.integers(0, 256, (40, 2, 16)), np.uint8)
+    scale = b.const(RNG.uniform(0.01, 0.1, 80).astype(np.float16).astype(np.float32))
+    zeros = b.const(RNG.integers(0, 256, 40), np.uint8)
+    y = b.op("MatMulNBits", x, packed, scale, zeros, domain="com.microsoft", K=64, N=40, bits=4, block_size=32)
+    model = b.model(y)
+    assert counts(model) == {Op.QUANTIZE_ACT: 1, Op.LINEAR: 1}
+    feeds = {"x": normal(6, 64)}
+    (want,), (got,) = run_onnxruntime(model, feeds), run_frugal(model, feeds, activations="float")
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
