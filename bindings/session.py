@@ -139,6 +139,7 @@ class Session:
         status = lib.frugal_session_resolve(self._handle, dims, self._error)
         if status == lib.FRUGAL_BAD_INPUT and 0 <= self._error.input < len(shapes):
             at = self._error.input
+            self._error.input = self._error.tensor = -1  # _mismatch names it
             text = _mismatch(self.plan.inputs[at], shapes[at], message(status, self._error))
             raise InvalidArgument(text, code=int(status))
         check(status, self._error, self.plan)

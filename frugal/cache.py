@@ -1,10 +1,10 @@
 """Compiled plans kept between runs, found again by what they were made from.
 
-The key is the SHA-256 of the .onnx file, of every external data file it names, of the compile options and of the versions
-of frugal and of the plan format: so an entry is never stale, and two models never share one.  The folder is
+The key is the SHA-256 of the .onnx file, of every external data file it names, of the compile options and of the
+versions of frugal and of the plan format: so an entry is never stale, and two models never share one.  The folder is
 $FRUGAL_CACHE_DIR, else `frugal` in the user's cache folder.  Entries are written beside and renamed, so any number of
-processes may share it; they are checked (SHA-256 of every section) when read back; the least recently used go once there
-are more than $FRUGAL_CACHE_BYTES (default 4 GiB).
+processes may share it; they are checked (SHA-256 of every section) when read back; the least recently used go once
+there are more than $FRUGAL_CACHE_BYTES (default 4 GiB).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidArgument, InvalidPlan, NoSuchFile
+from .errors import FrugalError, InvalidArgument, InvalidPlan, NoSuchFile
 from .plan import VERSION, Plan, write_beside
 
 DEFAULT_BYTES = 4 << 30
@@ -57,29 +57,29 @@ def compiled(model: str | os.PathLike[str] | bytes, **options: Any) -> tuple[Pla
     model: path of an .onnx file, or its bytes.  options: of frugal.compiler.compile_model.  Where the folder cannot be
     written, the plan stays in memory and a warning says so.
     """
+    name = f"{key(model, **options)}.frugal"
     try:
-        path = cache_dir() / f"{key(model, **options)}.frugal"
-    except RuntimeError:  # Path.home() of a user who has none
-        return Plan(_compile(model, options)), "compiled"
-    plan = _read(path)
-    if plan is not None:
-        return plan, "cache"
-    data = _compile(model, options)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_beside(path, data)
-    except OSError as e:
-        warnings.warn(f"frugal cannot keep the compiled model in {path.parent}: {e.strerror or e}", stacklevel=3)
-        return Plan(data), "compiled"
+        path = cache_dir() / name
+        plan = _read(path)
+        if plan is not None:
+            return plan, "cache"
+        _write(path, model, options)
+        return Plan.open(path), "compiled"
+    except FrugalError:
+        raise
+    except (OSError, RuntimeError) as e:  # RuntimeError: Path.home() of a user who has none
+        from . import compile
+
+        warnings.warn(f"frugal cannot keep compiled models: {e}", stacklevel=4)
+        return compile(model, **options), "compiled"
+
+
+def _write(path: Path, model: str | os.PathLike[str] | bytes, options: dict[str, Any]) -> None:
+    from .compiler import compile_to
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_beside(path, lambda file: compile_to(model, file, **options))
     _trim(path)
-    return _read(path) or Plan(data), "compiled"
-
-
-def _compile(model: str | os.PathLike[str] | bytes, options: dict[str, Any]) -> bytes:
-    from .compiler import compile_model
-
-    data: bytes = compile_model(model, **options)
-    return data
 
 
 def key(model: str | os.PathLike[str] | bytes, **options: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .bindings.plan import DTYPES, PlanBuffer, Step, Tensor
 from .errors import InvalidPlan, NoSuchFile
@@ -28,12 +28,23 @@ def is_plan(data: bytes) -> bool:
     return bytes(data[:8]) == MAGIC
 
 
-def write_beside(path: Path, data: Buffer) -> None:
+def has_magic(path: str | os.PathLike[str]) -> bool:
+    """Whether this file begins as a plan; False where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return is_plan(file.read(len(MAGIC)))
+    except OSError:
+        return False
+
+
+def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write `path` so that readers see the old bytes or the new ones, whole: a file beside it, then a rename."""
+    if not path.parent.is_dir():
+        raise NoSuchFile(f"{path.parent}: no such folder")
     beside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         with open(beside, "xb") as file:
-            file.write(data)
+            write(file)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -68,7 +79,7 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to `path`, whole or not at all."""
-        write_beside(Path(path), self._data)
+        write_beside(Path(path), lambda file: file.write(self._data))
 
     def __len__(self) -> int:
         """Bytes of the file."""

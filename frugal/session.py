@@ -21,10 +21,9 @@ from .bindings import library
 from .bindings.plan import DTYPES, Tensor
 from .bindings.session import Session
 from .errors import FrugalError, InvalidArgument
-from .plan import MAGIC, Plan
+from .plan import Plan, has_magic, is_plan
 
 PROVIDERS = ["FrugalExecutionProvider", "CPUExecutionProvider"]
-ACTIVATIONS = ("int8", "float")
 
 
 class GraphOptimizationLevel(enum.IntEnum):
@@ -64,8 +63,8 @@ class _ConfigEntries:
 class SessionOptions(_ConfigEntries):
     """Options of a session.  frugal acts on intra_op_num_threads (0: one a usable CPU) and on these config entries:
 
-    frugal.activations          "int8" (default) or "float": how weight-only quantized layers take their activations;
-                                only when an .onnx is compiled
+    frugal.activations          "int8" (default), "int8-token", "int8-block" or "float": how quantized layers take their
+                                activations (frugal.compiler.compile_to); only when an .onnx is compiled
     frugal.memory_limit_bytes   the most bytes the arena and the outputs of a run may take; default
                                 256 MiB + 32 x bytes of the plan + 64 KiB x bytes of the inputs
 
@@ -109,11 +108,8 @@ class SessionOptions(_ConfigEntries):
         return int(text)
 
     def activations(self) -> str:
-        """The value of frugal.activations.  Raises InvalidArgument for an unknown one."""
-        value = self._entries.get("frugal.activations", "int8")
-        if value not in ACTIVATIONS:
-            raise InvalidArgument(f"frugal.activations must be one of {', '.join(ACTIVATIONS)}; got {value!r}")
-        return value
+        """The value of frugal.activations; the compiler checks it."""
+        return self._entries.get("frugal.activations", "int8")
 
 
 class RunOptions(_ConfigEntries):
@@ -257,15 +253,12 @@ class InferenceSession:
         return []
 
     def get_modelmeta(self) -> ModelMetadata:
-        """Producer, graph name, version and custom properties of the model."""
+        """Producer, name and custom properties of the model."""
         meta = self.plan.meta
-        keys = ("producer_name", "graph_name", "domain", "description", "graph_description")
-        texts = {k: str(meta.get(k, "")) for k in keys}
-        custom = meta.get("custom_metadata_map") or meta.get("metadata") or {}
-        version = meta.get("model_version", 0)
+        custom = meta.get("metadata", {})
         return ModelMetadata(
-            **texts,
-            version=version if isinstance(version, int) else 0,
+            producer_name=str(meta.get("model_producer", "")),
+            graph_name=str(meta.get("source", "")),
             custom_metadata_map={str(k): str(v) for k, v in custom.items()} if isinstance(custom, dict) else {},
         )
 
@@ -319,7 +312,7 @@ def get_device() -> str:
 
 
 def _warn_unknown(providers: Sequence[Any] | None) -> None:
-    """Any provider is accepted (onnxruntime falls back to its CPU too); asking for none that we have deserves a word."""
+    """Any provider is accepted, as onnxruntime falls back to its CPU; asking for none that is here deserves a word."""
     names = [p[0] if isinstance(p, tuple | list) else p for p in providers or []]
     if names and not any(name in PROVIDERS for name in names):
         warnings.warn(f"frugal runs on the CPU only; asked for {', '.join(map(str, names))}", stacklevel=3)
@@ -330,24 +323,16 @@ def _open(model: Any, options: SessionOptions) -> tuple[Plan, str]:
     if isinstance(model, Plan):
         return model, "plan"
     if isinstance(model, bytes | bytearray | memoryview):
-        if bytes(model[: len(MAGIC)]) == MAGIC:
+        if is_plan(bytes(model[:8])):
             return Plan(model), "plan"
         model = bytes(model)
     elif not isinstance(model, str | os.PathLike):
         raise TypeError(f"Unable to load from type {type(model)!r}: give a path or bytes")
-    elif _has_magic(model):
+    elif has_magic(model) or os.fspath(model).endswith(".frugal"):
         return Plan.open(model), "plan"
     from .cache import compiled
 
     return compiled(model, activations=options.activations())
-
-
-def _has_magic(path: str | os.PathLike[str]) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return os.fspath(path).endswith(".frugal")  # let Plan.open, or the compiler, say what is wrong
 
 
 def _array(name: str, value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

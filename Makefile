@@ -1,0 +1,79 @@
+# make demo   fetch a small model, quantize, compile, measure (a fresh machine needs python3 >= 3.11, a C compiler, cmake)
+# make test   C tests (-Werror, then sanitizers), a short fuzz run, pytest
+# make bench  C benchmarks, then frugal beside onnxruntime
+# make lint   ruff, mypy, clang-format
+# make clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+FUZZ_SECONDS ?= 20
+PYTEST_ARGS ?=
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
+C_FILES = $(wildcard kernels/include/*.h kernels/src/*.[ch] kernels/src/isa/*.[ch] kernels/tests/*.[ch] kernels/bench/*.[ch])
+BUILD_INPUTS = pyproject.toml CMakeLists.txt kernels/CMakeLists.txt bindings/make_ffi.py \
+	$(wildcard kernels/include/*.h kernels/src/*.[ch] kernels/src/isa/*.[ch])
+
+.PHONY: demo test test-c test-python bench lint clean tools
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/python examples/01_minilm_demo.py
+
+test: test-c test-python
+
+# Sources stay editable; the extension is rebuilt when C changes.
+$(VENV)/bin/python: | tools
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(PIP) install -e '.[quantize,text]'
+	touch $@
+
+$(VENV)/.dev: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(PIP) install -e '.[dev]'
+	touch $@
+
+# What pip cannot bring: a C compiler, cmake, venv.  Root on a Debian gets them; anyone else is told.
+tools:
+	@missing=""; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v cmake >/dev/null || missing="$$missing cmake"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
+	  else echo "please install:$$missing" >&2; exit 1; fi; \
+	fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frugal needs Python 3.11 or later; set PYTHON=")'
+
+test-c: tools
+	cmake -S kernels -B $(BUILD)/release -DFRUGAL_WERROR=ON >/dev/null
+	cmake --build $(BUILD)/release -j $(JOBS)
+	ctest --test-dir $(BUILD)/release --output-on-failure
+	cmake -S kernels -B $(BUILD)/sanitize -DFRUGAL_SANITIZE=ON >/dev/null
+	cmake --build $(BUILD)/sanitize -j $(JOBS)
+	ctest --test-dir $(BUILD)/sanitize --output-on-failure
+	if [ -x $(BUILD)/sanitize/fuzz_plan ]; then $(BUILD)/sanitize/fuzz_plan $(FUZZ_SECONDS); fi
+
+test-python: $(VENV)/.dev
+	$(VENV)/bin/pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev
+	cmake -S kernels -B $(BUILD)/release >/dev/null
+	cmake --build $(BUILD)/release -j $(JOBS)
+	for program in $(patsubst kernels/bench/%.c,$(BUILD)/release/%,$(wildcard kernels/bench/*.c)); do $$program; done
+	$(VENV)/bin/python examples/01_minilm_demo.py
+
+# mypy does not follow the editable install, so it reads an installed wheel.
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	rm -rf $(BUILD)/installed
+	$(PIP) install --no-deps --target $(BUILD)/installed .
+	cd $(BUILD)/installed && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/pyproject.toml -p frugal
+
+clean:
+	rm -rf $(BUILD) dist $(VENV) .pytest_cache .mypy_cache .ruff_cache

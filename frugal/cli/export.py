@@ -1,0 +1,37 @@
+"""Write a Hugging Face folder (or an .onnx) as float ONNX.
+
+SOURCE is a local folder with config.json and safetensors, or an .onnx file.  OUT is a folder, which also receives the
+tokenizer, or a path that ends in .onnx.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import Progress, add_json, needs, print_json, shape_text, size
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """SOURCE OUT [--task T]."""
+    command.add_argument("source", metavar="SOURCE", help="Hugging Face folder, or .onnx")
+    command.add_argument("out", metavar="OUT", help="folder, or .onnx")
+    command.add_argument("--task", help="transformers task name (default: by the folder's contents)")
+    add_json(command)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Export, then say what was written."""
+    with needs("quantize", "exporting"), Progress() as progress:
+        from frugal.quantize import export
+
+        result = export(args.source, args.out, task=args.task, progress=progress)
+    if args.json:
+        print_json(result.to_dict())
+        return
+    print(f"{args.out}: {result.architecture}, {result.task}, opset {result.opset}, {size(result.bytes)}")
+    for name, shape in result.inputs.items():
+        print(f"  input   {name} {shape_text(shape)}")
+    for name, shape in result.outputs.items():
+        print(f"  output  {name} {shape_text(shape)}")
+    for note in result.notes:
+        print(f"  note: {note}")
