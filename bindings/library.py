@@ -38,7 +38,7 @@ if hasattr(os, "register_at_fork"):
 
 def isa_list() -> list[str]:
     """Instruction sets that this build has and this CPU can run, best first; the last is "scalar"."""
-    names = []
+    names: list[str] = []
     while (name := lib.frugal_isa_list(len(names))) != ffi.NULL:
         names.append(ffi.string(name).decode())
     return names

@@ -127,7 +127,7 @@ class Session:
             want, name = self.input_dtypes[index], self.plan.inputs[index].name
             raise InvalidArgument(f"input {name!r}: want dtype {want}, got {array.dtype}", code=lib.FRUGAL_BAD_INPUT)
         flags = array.flags
-        return array if flags.c_contiguous and flags.aligned else np.require(array, requirements="CA")
+        return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 
     def _resolve(self, arrays: Sequence[Array], shapes: list[Shape]) -> None:
         """Tell the C library the shapes and make room for what they need."""
