@@ -1,4 +1,494 @@
-/* avx2.c - placeholder until its kernels arrive. */
+/* avx2.c - the kernels for x86-64 with AVX2, FMA and F16C: 16 rows in two vectors, int8 dots by pmaddwd on widened operands.
+ *
+ * Compile with -mavx2 -mfma -mf16c -ffp-contract=off; without those flags the table is absent.
+ */
 #include "../isa.h"
 
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include <immintrin.h>
+#include <string.h>
+
+/* The operations that simd.h is written in. */
+enum { VW = 8 };
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm;
+#define OP static inline __attribute__((always_inline))
+OP vf vset(float x) { return _mm256_set1_ps(x); }
+OP vi viset(int32_t x) { return _mm256_set1_epi32(x); }
+OP vf vld(const float *p) { return _mm256_loadu_ps(p); }
+OP void vst(float *p, vf v) { _mm256_storeu_ps(p, v); }
+OP vi lanes_below(int n) { return _mm256_cmpgt_epi32(viset(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+OP vf vld_n(const float *p, int n) { return _mm256_maskload_ps(p, lanes_below(n)); }
+OP void vst_n(float *p, vf v, int n) { _mm256_maskstore_ps(p, lanes_below(n), v); }
+OP vf vkeep(vf v, int n) { return _mm256_and_ps(v, _mm256_castsi256_ps(lanes_below(n))); }
+OP vf vadd(vf a, vf b) { return _mm256_add_ps(a, b); }
+OP vf vsub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+OP vf vmul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+OP vf vdiv(vf a, vf b) { return _mm256_div_ps(a, b); }
+OP vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+OP vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); } /* a > b ? a : b */
+OP vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
+OP vf vsqrt(vf a) { return _mm256_sqrt_ps(a); }
+OP vf vrint(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+OP vf vfloor(vf a) { return _mm256_floor_ps(a); }
+OP vf vcvt(vi a) { return _mm256_cvtepi32_ps(a); }
+OP vi vcasti(vf a) { return _mm256_castps_si256(a); }
+OP vf vcastf(vi a) { return _mm256_castsi256_ps(a); }
+OP vi viand(vi a, vi b) { return _mm256_and_si256(a, b); }
+OP vi vior(vi a, vi b) { return _mm256_or_si256(a, b); }
+OP vi vixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+OP vi viadd(vi a, vi b) { return _mm256_add_epi32(a, b); }
+OP vi visub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+OP vi vimax(vi a, vi b) { return _mm256_max_epi32(a, b); }
+#define vishl _mm256_slli_epi32
+#define visra _mm256_srai_epi32
+OP vm vlt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+OP vm vge(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
+OP vm vne(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ); }
+OP vm vodd(vi a) { return vcastf(vishl(a, 31)); }
+OP vf vsel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); } /* by the sign bit of m */
+OP unsigned vbits(vm m) { return (unsigned)_mm256_movemask_ps(m); }
+/* Lanes j += j + 4, += j + 2, += j + 1 after the fold of 16 to 8. */
+OP float fold16(const vf v[2]) {
+    vf a = vadd(v[0], v[1]);
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+OP float vmax_lanes(vf a) {
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+OP int32_t sum_lanes(vi a) {
+    __m128i b = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_add_epi32(b, _mm_shuffle_epi32(b, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
+}
+OP int32_t vimax_lanes(vi a) {
+    __m128i b = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
+}
+/* 32 floats times inv to int8, nearest even; returns their sum. */
+OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
+    vi v[4];
+    for (int i = 0; i < 4; i++) {
+        vf f = vmul(vld(x + 8 * i), vset(inv));
+        if (limit) {
+            f = _mm256_and_ps(f, _mm256_cmp_ps(f, f, _CMP_ORD_Q));
+            f = vmax(vset(-127.0f), vmin(vset(127.0f), f));
+        }
+        v[i] = _mm256_cvtps_epi32(f);
+    }
+    vi p = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    p = _mm256_permutevar8x32_epi32(p, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((void *)q, p);
+    return sum_lanes(viadd(viadd(v[0], v[1]), viadd(v[2], v[3])));
+}
+#include "simd.h"
+
+#define LD(p) _mm256_loadu_si256((const void *)(p))
+/* KEEP pins the written order of steps: without it gcc hoists all broadcasts and spills.  No effect on values. */
+#define KEEP(v) __asm__ volatile("" : "+x"(v))
+/* Four bytes, repeated. */
+OP vi bc4(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return viset(v);
+}
+
+/* ---- float32 ---- */
+
+/* P panels x N tokens, one accumulator per 8 columns. */
+INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
+                     const int P, const int N) {
+    vf s[12];
+    UNROLL for (int i = 0; i < 2 * P * N; i++) { s[i] = vset(0.0f); }
+    for (int64_t kk = 0; kk < k; kk++, b += bk, a++) {
+        UNROLL for (int p = 0; p < P; p++) {
+            const vf b0 = vld(b + p * bp), b1 = vld(b + p * bp + 8);
+            UNROLL for (int i = 0; i < N; i++) {
+                vf x = _mm256_broadcast_ss(a + i * lda);
+                s[2 * (P * i + p)] = vfma(x, b0, s[2 * (P * i + p)]);
+                s[2 * (P * i + p) + 1] = vfma(x, b1, s[2 * (P * i + p) + 1]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < 2 * P * N; i++) { vst(t + 8 * i, alpha != 1.0f ? vmul(vset(alpha), s[i]) : s[i]); }
+}
+
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
+    float t[96] __attribute__((aligned(64)));
+    int64_t j = 0;
+#define RUN(P, N)                                                                                                                \
+    do {                                                                                                                         \
+        f32_tile(t, a + i * lda, lda, b + j / 16 * bp, bk, bp, k, alpha, P, N);                                                  \
+        finish_tile(y, ldy, t, N, 16 * P, i, j, n, e);                                                                           \
+    } while (0)
+    for (int64_t i = 0; m == 1 && j + 48 < n; j += 64) {
+        RUN(4, 1);
+    } /* few tokens: more columns at once hide the latency */
+    for (int64_t i = 0; (m == 2 || m == 3) && j + 16 < n; j += 32) {
+        if (m == 2) {
+            RUN(2, 2);
+        } else {
+            RUN(2, 3);
+        }
+    }
+    for (; j < n; j += 16) {
+        for (int64_t i = 0; i < m; i += 6) {
+            switch (m - i) {
+            case 1:
+                RUN(1, 1);
+                break;
+            case 2:
+                RUN(1, 2);
+                break;
+            case 3:
+                RUN(1, 3);
+                break;
+            case 4:
+                RUN(1, 4);
+                break;
+            case 5:
+                RUN(1, 5);
+                break;
+            default:
+                RUN(1, 6);
+            }
+        }
+    }
+#undef RUN
+}
+
+/* ---- int8 weights ---- */
+
+/* A panel [kp/4][16][4] of int8 to int16 [kp/2][16][2]: byte to the high half, arithmetic shift down. */
+static void widen_panel(int16_t *d, const int8_t *p, int64_t kp) {
+    const vi o = _mm256_setr_epi32(0, 0x04000400, 0x08000800, 0x0c000c00, 0, 0x04000400, 0x08000800, 0x0c000c00);
+    const vi lo = _mm256_add_epi8(o, viset(0x01ff00ff)), hi = _mm256_add_epi8(o, viset(0x03ff02ff));
+    for (int64_t k = 0; k < kp; k += 4, p += 64, d += 64) {
+        const vi w0 = LD(p), w1 = LD(p + 32);
+        _mm256_store_si256((void *)d, _mm256_srai_epi16(_mm256_shuffle_epi8(w0, lo), 8));
+        _mm256_store_si256((void *)(d + 16), _mm256_srai_epi16(_mm256_shuffle_epi8(w1, lo), 8));
+        _mm256_store_si256((void *)(d + 32), _mm256_srai_epi16(_mm256_shuffle_epi8(w0, hi), 8));
+        _mm256_store_si256((void *)(d + 48), _mm256_srai_epi16(_mm256_shuffle_epi8(w1, hi), 8));
+    }
+}
+static void widen_tokens(int16_t *d, const int8_t *q, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        _mm256_store_si256((void *)(d + i), _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(q + i))));
+    }
+}
+
+#define MAC(s, w, x)                                                                                                             \
+    do {                                                                                                                         \
+        s = viadd(s, _mm256_madd_epi16(w, x));                                                                                   \
+        KEEP(s);                                                                                                                 \
+    } while (0)
+/* 16 rows x N tokens: 12 int32 accumulators, 2 weights, 1 broadcast and 1 product fill the 16 registers. */
+INLINE void w8_tile(float *t, const int16_t *d, const float *wscale, const int16_t *x, const float *scale, int64_t kp,
+                    const int N) {
+    vi s0[6], s1[6];
+    UNROLL for (int i = 0; i < N; i++) { s0[i] = s1[i] = viset(0); }
+    for (int64_t k = 0; k < kp; k += 2, d += 32) {
+        const vi w0 = LD(d), w1 = LD(d + 16);
+        UNROLL for (int i = 0; i < N; i++) {
+            const vi q = bc4(x + i * kp + k);
+            MAC(s0[i], w0, q);
+            MAC(s1[i], w1, q);
+        }
+    }
+    UNROLL for (int i = 0; i < N; i++) {
+        vst(t + 16 * i, vmul(vcvt(s0[i]), vmul(vld(wscale), vset(scale[i]))));
+        vst(t + 16 * i + 8, vmul(vcvt(s1[i]), vmul(vld(wscale + 8), vset(scale[i]))));
+    }
+}
+/* The blocked form, 8 rows x N tokens: the int32 dot of a block and the float sum both stay in registers. */
+INLINE void w8_tile_blocked(float *t, const int16_t *d, const float *wscale, const int16_t *x, const float *scale, int64_t kp,
+                            const int N) {
+    const int64_t nb = kp / FR_BLOCK;
+    vf f[6];
+    vi s[6];
+    UNROLL for (int i = 0; i < N; i++) { f[i] = vset(0.0f); }
+    for (int64_t b = 0; b < nb; b++, x += FR_BLOCK) {
+        UNROLL for (int i = 0; i < N; i++) {
+            s[i] = _mm256_madd_epi16(LD(d), bc4(x + i * kp));
+            KEEP(s[i]);
+        }
+        d += 32;
+        UNROLL for (int k = 2; k < FR_BLOCK; k += 2, d += 32) {
+            const vi w0 = LD(d);
+            UNROLL for (int i = 0; i < N; i++) { MAC(s[i], w0, bc4(x + i * kp + k)); }
+        }
+        UNROLL for (int i = 0; i < N; i++) { f[i] = vfma(vset(scale[i * nb + b]), vcvt(s[i]), f[i]); }
+    }
+    UNROLL for (int i = 0; i < N; i++) { vst(t + 16 * i, vmul(f[i], vld(wscale))); }
+}
+
+/* Few tokens, weights straight from memory: S distant streams of panels (stride bytes apart) x N tokens.  |q| is the unsigned
+ * operand and its sign moves to the weight; a pair is at most 2 * 127 * 127 < 2^15. */
+INLINE void w8_direct(float *t, const int8_t *w, int64_t stride, const fr_act8 *a, int64_t m0, const int S, const int N) {
+    const int64_t nb = a->kp / FR_BLOCK;
+    const vi one = _mm256_set1_epi16(1);
+    vi s[12];
+    vf f[12];
+    UNROLL for (int i = 0; i < 2 * S * N; i++) {
+        s[i] = viset(0);
+        f[i] = vset(0.0f);
+    }
+    for (int64_t b = 0; b < nb; b++) {
+        UNROLL for (int c = 0; c < 2 * S * N; c++) {
+            const int h = c % 2, n = c / 2 % N;
+            const int8_t *p = w + c / 2 / N * stride + b * 512 + 32 * h, *q = a->q + (m0 + n) * a->kp + b * FR_BLOCK;
+            vi d = a->blocked ? viset(0) : s[c];
+            UNROLL for (int k = 0; k < 8; k++) {
+                const vi x = bc4(q + 4 * k);
+                if (n == 0) {
+                    _mm_prefetch((const char *)p + 64 * k + 1024, _MM_HINT_T0);
+                }
+                d = viadd(d,
+                          _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(LD(p + 64 * k), x)), one));
+                KEEP(d);
+            }
+            if (a->blocked) {
+                f[c] = vfma(vset(a->scale[(m0 + n) * nb + b]), vcvt(d), f[c]);
+            } else {
+                s[c] = d;
+            }
+        }
+    }
+    UNROLL for (int c = 0; c < 2 * S * N; c++) { vst(t + 8 * c, a->blocked ? f[c] : vcvt(s[c])); }
+}
+
+/* A panel of w8_direct's results: scales, epilogue, store. */
+static void w8_finish(float *y, int64_t ldy, float *t, const fr_act8 *a, int64_t m0, int N, const float *wscale, int64_t p,
+                      int64_t n, const fr_epilogue *e) {
+    for (int i = 0; i < 2 * N; i++) {
+        vf ws = vld(wscale + 16 * p + 8 * (i % 2));
+        vst(t + 8 * i, vmul(vld(t + 8 * i), a->blocked ? ws : vmul(ws, vset(a->scale[m0 + i / 2]))));
+    }
+    finish_tile(y, ldy, t, N, 16, m0, 16 * p, n, e);
+}
+#define DIRECT(S, N)                                                                                                             \
+    do {                                                                                                                         \
+        const int64_t l = (p1 - p0) / (S);                                                                                       \
+        for (int64_t p = p0; p < p0 + l; p++) {                                                                                  \
+            w8_direct(t, w + p * 16 * a->kp, l * 16 * a->kp, a, m0, S, N);                                                       \
+            for (int c = 0; c < (S); c++) {                                                                                      \
+                w8_finish(y, ldy, t + 16 * (N) * c, a, m0, N, wscale, p + c * l, n, e);                                          \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        p0 += (S) * l;                                                                                                           \
+    } while (0)
+static void w8_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                   int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e) {
+    float t[96] __attribute__((aligned(64)));
+    switch (m1 - m0) {
+    case 1:
+        DIRECT(4, 1);
+        DIRECT(1, 1);
+        break;
+    case 2:
+        DIRECT(2, 2);
+        DIRECT(1, 2);
+        break;
+    case 3:
+        DIRECT(1, 3);
+        break;
+    case 4:
+        DIRECT(1, 4);
+        break;
+    case 5:
+        DIRECT(1, 5);
+        break;
+    }
+}
+#undef DIRECT
+
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    if (m1 - m0 < 6) {
+        w8_few(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e);
+        return;
+    }
+    const int64_t kp = a->kp, step = a->blocked ? kp / FR_BLOCK : 1;
+    float t[96] __attribute__((aligned(64)));
+    int16_t *d = scratch, *tokens = d + 16 * kp;
+    widen_tokens(tokens, a->q + m0 * kp, (m1 - m0) * kp);
+#define RUN(N)                                                                                                                   \
+    do {                                                                                                                         \
+        const int16_t *x = tokens + (i - m0) * kp;                                                                               \
+        const float *s = a->scale + i * step, *ws = wscale + 16 * p;                                                             \
+        if (a->blocked) {                                                                                                        \
+            w8_tile_blocked(t, d, ws, x, s, kp, N);                                                                              \
+            w8_tile_blocked(t + 8, d + 16, ws + 8, x, s, kp, N);                                                                 \
+        } else {                                                                                                                 \
+            w8_tile(t, d, ws, x, s, kp, N);                                                                                      \
+        }                                                                                                                        \
+        finish_tile(y, ldy, t, N, 16, i, 16 * p, n, e);                                                                          \
+        i += N;                                                                                                                  \
+    } while (0)
+    for (int64_t p = p0; p < p1; p++) {
+        int64_t i = m0;
+        widen_panel(d, w + p * 16 * kp, kp);
+        while (m1 - i >= 6 && m1 - i != 8) {
+            RUN(6);
+        }
+        while (m1 - i >= 4) {
+            RUN(4);
+        }
+        while (m1 - i >= 1) {
+            RUN(1);
+        }
+    }
+#undef RUN
+}
+
+/* ---- int4 weights ---- */
+
+/* s (int16) += w (u8, <= 15) . x (s8): eight steps of at most 3810 fit. */
+#define STEP(s, w, x)                                                                                                            \
+    do {                                                                                                                         \
+        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(w, x));                                                                     \
+        KEEP(s);                                                                                                                 \
+    } while (0)
+/* Zero points and scales of rows 8 h .. 8 h + 7 of a block. */
+OP vi w4_zero(const uint8_t *c, int h) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(c + 288 + 8 * h))); }
+OP vf w4_scale(const uint8_t *c, int h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(c + 256 + 16 * h))); }
+/* fma(wscale * scale, dot - zero * sum, f); zero and sum fit the low 16 bits. */
+OP vf w4_finish(vi s, vi zero, vf wscale, int32_t sum, float scale, vf f) {
+    const vi d = visub(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), _mm256_madd_epi16(zero, viset(sum)));
+    return vfma(vmul(wscale, vset(scale)), vcvt(d), f);
+}
+
+/* One token, weights straight from memory, S distant streams of panels. */
+INLINE void w4_one(float *t, const uint8_t *w, int64_t stride, const fr_act8 *a, int64_t i, const int S) {
+    const int64_t nb = a->kp / FR_BLOCK;
+    const vi m = _mm256_set1_epi8(15);
+    vf f[8];
+    UNROLL for (int c = 0; c < 2 * S; c++) { f[c] = vset(0.0f); }
+    for (int64_t b = 0; b < nb; b++) {
+        const int8_t *x = a->q + i * a->kp + b * FR_BLOCK;
+        UNROLL for (int c = 0; c < 2 * S; c++) {
+            const uint8_t *block = w + c / 2 * stride + b * FR_W4_BLOCK, *p = block + c % 2 * 32;
+            vi q = LD(p), s = _mm256_maddubs_epi16(viand(q, m), bc4(x));
+            vi u = _mm256_maddubs_epi16(viand(_mm256_srli_epi16(q, 4), m), bc4(x + 16));
+            UNROLL for (int v = 1; v < 4; v++) {
+                q = LD(p + 64 * v);
+                STEP(s, viand(q, m), bc4(x + 4 * v));
+                STEP(u, viand(_mm256_srli_epi16(q, 4), m), bc4(x + 16 + 4 * v));
+                _mm_prefetch((const char *)p + 960 + 64 * v, _MM_HINT_T0);
+            }
+            const float scale = a->blocked ? a->scale[i * nb + b] : a->scale[i];
+            f[c] =
+                w4_finish(_mm256_add_epi16(s, u), w4_zero(block, c % 2), w4_scale(block, c % 2), a->sum[i * nb + b], scale, f[c]);
+        }
+    }
+    UNROLL for (int c = 0; c < 2 * S; c++) { vst(t + 8 * c, f[c]); }
+}
+
+enum { W4_TILE = 32 };
+/* Block b of half a panel, unpacked into 8 registers, times N <= W4_TILE tokens at x (32 bytes each), two at a time. */
+static void w4_half(float *t, const uint8_t *block, int h, const int8_t *x, const float *scale, const int32_t *sum, int N) {
+    const vi m = _mm256_set1_epi8(15), z = w4_zero(block, h);
+    const vf ws = w4_scale(block, h);
+    vi v[8];
+    UNROLL for (int i = 0; i < 4; i++) {
+        const vi q = LD(block + 64 * i + 32 * h);
+        v[i] = viand(q, m);
+        v[i + 4] = viand(_mm256_srli_epi16(q, 4), m);
+    }
+    int i = 0;
+    for (; i + 2 <= N; i += 2, x += 64, t += 32) {
+        vi s = _mm256_maddubs_epi16(v[0], bc4(x)), u = _mm256_maddubs_epi16(v[0], bc4(x + 32));
+        KEEP(s);
+        KEEP(u);
+        UNROLL for (int k = 1; k < 8; k++) {
+            STEP(s, v[k], bc4(x + 4 * k));
+            STEP(u, v[k], bc4(x + 32 + 4 * k));
+        }
+        vst(t, w4_finish(s, z, ws, sum[i], scale[i], vld(t)));
+        vst(t + 16, w4_finish(u, z, ws, sum[i + 1], scale[i + 1], vld(t + 16)));
+    }
+    if (i < N) {
+        vi s = _mm256_maddubs_epi16(v[0], bc4(x));
+        UNROLL for (int k = 1; k < 8; k++) { STEP(s, v[k], bc4(x + 4 * k)); }
+        vst(t, w4_finish(s, z, ws, sum[i], scale[i], vld(t)));
+    }
+}
+
+/* Activations with the blocks outermost, so that a tile of tokens reads one stretch: q [nb][m][32], scale, sum [nb][m]. */
+static void w4_repack(int8_t *q, float *scale, int32_t *sum, const fr_act8 *a, int64_t m0, int64_t m1) {
+    const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0;
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t b = 0; b < nb; b++) {
+            _mm256_store_si256((void *)(q + (b * m + i) * 32), LD(a->q + (m0 + i) * a->kp + b * FR_BLOCK));
+            scale[b * m + i] = a->blocked ? a->scale[(m0 + i) * nb + b] : a->scale[m0 + i];
+            sum[b * m + i] = a->sum[(m0 + i) * nb + b];
+        }
+    }
+}
+
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0, ps = nb * FR_W4_BLOCK;
+    float t[W4_TILE * 16] __attribute__((aligned(64)));
+    if (m == 1) {
+        const int64_t l = (p1 - p0) / 4;
+        for (int64_t p = p0; p < p0 + l; p++) {
+            w4_one(t, w + p * ps, l * ps, a, m0, 4);
+            for (int c = 0; c < 4; c++) {
+                finish_tile(y, ldy, t + 16 * c, 1, 16, m0, 16 * (p + c * l), n, e);
+            }
+        }
+        for (int64_t p = p0 + 4 * l; p < p1; p++) {
+            w4_one(t, w + p * ps, 0, a, m0, 1);
+            finish_tile(y, ldy, t, 1, 16, m0, 16 * p, n, e);
+        }
+        return;
+    }
+    int8_t *q = scratch;
+    float *scale = (void *)(q + m * a->kp);
+    int32_t *sum = (void *)(scale + m * nb);
+    w4_repack(q, scale, sum, a, m0, m1);
+    for (int64_t i = 0; i < m; i += W4_TILE) {
+        const int rows = m - i < W4_TILE ? (int)(m - i) : W4_TILE;
+        for (int64_t p = p0; p < p1; p++) {
+            memset(t, 0, sizeof t);
+            for (int64_t b = 0; b < nb; b++) {
+                const int64_t at = b * m + i;
+                w4_half(t, w + p * ps + b * FR_W4_BLOCK, 0, q + at * 32, scale + at, sum + at, rows);
+                w4_half(t + 8, w + p * ps + b * FR_W4_BLOCK, 1, q + at * 32, scale + at, sum + at, rows);
+            }
+            finish_tile(y, ldy, t, rows, 16, m0 + i, 16 * p, n, e);
+        }
+    }
+}
+
+/* A widened panel and widened tokens; the repacked tokens of gemm_w4 need less. */
+static size_t scratch_bytes(int64_t m, int64_t k) {
+    const int64_t kp = (k + FR_BLOCK - 1) / FR_BLOCK * FR_BLOCK;
+    return (size_t)(32 * kp + 2 * m * kp + 64);
+}
+
+static const frugal_isa table = {.name = "avx2",
+                                 .scratch_bytes = scratch_bytes,
+                                 .chunk = 96,
+                                 .gemm_f32 = gemm_f32,
+                                 .gemm_w8 = gemm_w8,
+                                 .gemm_w4 = gemm_w4,
+                                 .quantize = quantize,
+                                 .quantize_static = quantize_static,
+                                 .layer_norm = layer_norm,
+                                 .rms_norm = rms_norm,
+                                 .softmax = softmax,
+                                 .unary = unary,
+                                 .scale = scale};
+const frugal_isa *const fr_isa_avx2 = &table;
+#else
 const frugal_isa *const fr_isa_avx2 = NULL;
+#endif
