@@ -1,0 +1,265 @@
+/* ops_reduce.c - REDUCE over any axes and SOFTMAX over one, with the order of sums that isa.h writes down. */
+#include <math.h>
+
+#include "ops.h"
+
+/* ---- REDUCE ---- */
+
+enum { LANES = 16, COLUMNS = 16 /* outputs side by side, so that rows of a matrix are read as they lie */ };
+
+/* Kept axes are the walk of the output; reduced axes are walked for every block of outputs. */
+typedef struct reducer {
+    const fr_call *c;
+    int64_t outer, columns, column_step; /* blocks of the kept axes; outputs of the last kept axis */
+    int kept_rank, rank;                 /* kept axes before the columns; reduced axes */
+    int64_t kept[FRUGAL_MAX_RANK], kept_step[FRUGAL_MAX_RANK];
+    int64_t dims[FRUGAL_MAX_RANK], step[FRUGAL_MAX_RANK];
+    int64_t count; /* reduced elements an output */
+    int kind;
+} reducer;
+
+frugal_status fr_reduce_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0], *y = c->out[0];
+    const int64_t mask = c->attrs[1];
+    FR_DTYPE(c, x->dtype == y->dtype, "input and output must have one data type");
+    FR_DTYPE(c, x->dtype == FR_F32 || x->dtype == FR_F64 || x->dtype == FR_I32 || x->dtype == FR_I64,
+             "a reduction is of float32, float64, int32 or int64");
+    FR_SHAPE(c, x->rank == y->rank && mask >> x->rank == 0, "the reduced axes are not all axes of the input");
+    for (int32_t a = 0; a < x->rank; a++) {
+        const int64_t want = mask >> a & 1 ? 1 : x->dims[a];
+        if (y->dims[a] != want)
+            return fr_fail(c, FRUGAL_BAD_SHAPE, 1, a, want, y->dims[a], "the output has another shape than expected");
+    }
+    return FRUGAL_OK;
+}
+
+static void reduce_cut(const fr_call *c, reducer *r) {
+    const fr_tensor *x = c->in[0];
+    *r = (reducer){.c = c, .outer = 1, .columns = 1, .count = 1, .kind = (int)c->attrs[0]};
+    for (int32_t a = 0; a < x->rank; a++) {
+        const int64_t stride = fr_product(x, a + 1, x->rank);
+        if (c->attrs[1] >> a & 1) {
+            r->dims[r->rank] = x->dims[a], r->step[r->rank++] = stride;
+            r->count *= x->dims[a];
+        } else {
+            r->kept[r->kept_rank] = x->dims[a], r->kept_step[r->kept_rank++] = stride;
+        }
+    }
+    if (r->kept_rank > 0) {
+        r->kept_rank--;
+        r->columns = r->kept[r->kept_rank], r->column_step = r->kept_step[r->kept_rank];
+    }
+    for (int a = 0; a < r->kept_rank; a++)
+        r->outer *= r->kept[a];
+}
+
+/* ACC: type of the lanes; START: their value before the first element; STEP: lane l after element v; FOLD: of lanes l and m. */
+#define REDUCE_BLOCK(ACC, START, STEP, FOLD)                                                                                     \
+    do {                                                                                                                         \
+        ACC lanes[LANES][COLUMNS];                                                                                               \
+        for (int i = 0; i < LANES; i++) {                                                                                        \
+            for (int j = 0; j < COLUMNS; j++)                                                                                    \
+                lanes[i][j] = (START);                                                                                           \
+        }                                                                                                                        \
+        for (int64_t e = 0; e < r->count; e++) {                                                                                 \
+            ACC *lane = lanes[e % LANES];                                                                                        \
+            for (int64_t j = 0; j < n; j++) {                                                                                    \
+                const ACC l = lane[j], v = (ACC)x[at + j * r->column_step];                                                      \
+                lane[j] = (STEP);                                                                                                \
+            }                                                                                                                    \
+            for (int a = r->rank - 1; a >= 0; a--) {                                                                             \
+                at += r->step[a];                                                                                                \
+                if (++index[a] < r->dims[a])                                                                                     \
+                    break;                                                                                                       \
+                at -= r->step[a] * r->dims[a];                                                                                   \
+                index[a] = 0;                                                                                                    \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        for (int half = LANES / 2; half > 0; half /= 2) {                                                                        \
+            for (int i = 0; i < half; i++) {                                                                                     \
+                for (int64_t j = 0; j < n; j++) {                                                                                \
+                    const ACC l = lanes[i][j], m = lanes[i + half][j];                                                           \
+                    lanes[i][j] = (FOLD);                                                                                        \
+                }                                                                                                                \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        for (int64_t j = 0; j < n; j++)                                                                                          \
+            out[j] = lanes[0][j];                                                                                                \
+    } while (0)
+
+/* Floats: NaN wins in MAX and MIN. */
+#define REDUCE_FLOAT(NAME, T, ABS, SQRT)                                                                                         \
+    static void NAME(const reducer *r, const T *x, T *y, int64_t at, int64_t n) {                                                \
+        int64_t index[FRUGAL_MAX_RANK] = {0};                                                                                    \
+        T out[COLUMNS] = {0};                                                                                                    \
+        switch (r->kind) {                                                                                                       \
+        case FRUGAL_R_MAX:                                                                                                       \
+            REDUCE_BLOCK(T, -(T)INFINITY, v > l || v != v ? v : l, m > l || m != m ? m : l);                                     \
+            break;                                                                                                               \
+        case FRUGAL_R_MIN:                                                                                                       \
+            REDUCE_BLOCK(T, (T)INFINITY, v < l || v != v ? v : l, m < l || m != m ? m : l);                                      \
+            break;                                                                                                               \
+        case FRUGAL_R_PROD:                                                                                                      \
+            REDUCE_BLOCK(T, 1, l * v, l * m);                                                                                    \
+            break;                                                                                                               \
+        case FRUGAL_R_L1:                                                                                                        \
+            REDUCE_BLOCK(T, 0, l + ABS(v), l + m);                                                                               \
+            break;                                                                                                               \
+        case FRUGAL_R_SUM_SQUARE:                                                                                                \
+        case FRUGAL_R_L2:                                                                                                        \
+            REDUCE_BLOCK(T, 0, l + v * v, l + m);                                                                                \
+            break;                                                                                                               \
+        default:                                                                                                                 \
+            REDUCE_BLOCK(T, 0, l + v, l + m);                                                                                    \
+            break;                                                                                                               \
+        }                                                                                                                        \
+        for (int64_t j = 0; j < n; j++) {                                                                                        \
+            y[j] = r->kind == FRUGAL_R_MEAN ? out[j] / (T)r->count : r->kind == FRUGAL_R_L2 ? SQRT(out[j]) : out[j];             \
+        }                                                                                                                        \
+    }
+REDUCE_FLOAT(reduce_f32, float, fabsf, sqrtf)
+REDUCE_FLOAT(reduce_f64, double, fabs, sqrt)
+
+/* Integers wrap: sums run in unsigned arithmetic, which the order of lanes does not change. */
+#define REDUCE_INT(NAME, T, U, LOW, HIGH)                                                                                        \
+    static void NAME(const reducer *r, const T *x, T *y, int64_t at, int64_t n) {                                                \
+        int64_t index[FRUGAL_MAX_RANK] = {0};                                                                                    \
+        U out[COLUMNS] = {0};                                                                                                    \
+        switch (r->kind) {                                                                                                       \
+        case FRUGAL_R_MAX:                                                                                                       \
+            REDUCE_BLOCK(U, (U)(LOW), (T)v > (T)l ? v : l, (T)m > (T)l ? m : l);                                                 \
+            break;                                                                                                               \
+        case FRUGAL_R_MIN:                                                                                                       \
+            REDUCE_BLOCK(U, (U)(HIGH), (T)v < (T)l ? v : l, (T)m < (T)l ? m : l);                                                \
+            break;                                                                                                               \
+        case FRUGAL_R_PROD:                                                                                                      \
+            REDUCE_BLOCK(U, 1, l * v, l * m);                                                                                    \
+            break;                                                                                                               \
+        case FRUGAL_R_L1:                                                                                                        \
+            REDUCE_BLOCK(U, 0, l + ((T)v < 0 ? 0 - v : v), l + m);                                                               \
+            break;                                                                                                               \
+        case FRUGAL_R_SUM_SQUARE:                                                                                                \
+        case FRUGAL_R_L2:                                                                                                        \
+            REDUCE_BLOCK(U, 0, l + v * v, l + m);                                                                                \
+            break;                                                                                                               \
+        default:                                                                                                                 \
+            REDUCE_BLOCK(U, 0, l + v, l + m);                                                                                    \
+            break;                                                                                                               \
+        }                                                                                                                        \
+        for (int64_t j = 0; j < n; j++) {                                                                                        \
+            const T v = (T)out[j];                                                                                               \
+            y[j] = r->kind == FRUGAL_R_MEAN ? (T)(r->count ? (int64_t)v / r->count : 0) : r->kind == FRUGAL_R_L2 ? root(v) : v;  \
+        }                                                                                                                        \
+    }
+#define root(v) ((v) > 0 ? (int32_t)sqrt((double)(v)) : 0)
+REDUCE_INT(reduce_i32, int32_t, uint32_t, INT32_MIN, INT32_MAX)
+#undef root
+#define root(v) ((v) > 0 ? (int64_t)sqrt((double)(v)) : 0)
+REDUCE_INT(reduce_i64, int64_t, uint64_t, INT64_MIN, INT64_MAX)
+#undef root
+
+/* Blocks of COLUMNS outputs. */
+static void reduce_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const reducer *r = p;
+    const fr_tensor *x = r->c->in[0];
+    const int64_t blocks = fr_ceil_div(r->columns, COLUMNS);
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t first = i % blocks * COLUMNS, n = fr_min(COLUMNS, r->columns - first);
+        int64_t rest = i / blocks, at = first * r->column_step;
+        uint8_t *y = r->c->out[0]->data + (i / blocks * r->columns + first) * fr_dtype_bytes(x->dtype);
+        for (int a = r->kept_rank - 1; a >= 0; a--) {
+            at += rest % r->kept[a] * r->kept_step[a];
+            rest /= r->kept[a];
+        }
+        switch (x->dtype) {
+        case FR_F32:
+            reduce_f32(r, (const float *)(const void *)x->data, (float *)(void *)y, at, n);
+            break;
+        case FR_F64:
+            reduce_f64(r, (const double *)(const void *)x->data, (double *)(void *)y, at, n);
+            break;
+        case FR_I32:
+            reduce_i32(r, (const int32_t *)(const void *)x->data, (int32_t *)(void *)y, at, n);
+            break;
+        default:
+            reduce_i64(r, (const int64_t *)(const void *)x->data, (int64_t *)(void *)y, at, n);
+            break;
+        }
+    }
+}
+
+frugal_status fr_reduce_run(const fr_call *c) {
+    reducer r;
+    reduce_cut(c, &r);
+    fr_parallel(c, r.outer * fr_ceil_div(r.columns, COLUMNS), fr_row_grain(r.count * COLUMNS), reduce_range, &r);
+    return FRUGAL_OK;
+}
+
+int64_t fr_reduce_operations(const fr_call *c) { return fr_max(c->in[0]->n, c->out[0]->n); }
+
+/* ---- SOFTMAX ---- */
+
+frugal_status fr_softmax_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0];
+    FR_DTYPE(c, x->dtype == FR_F32 && c->out[0]->dtype == FR_F32, "softmax is of float32");
+    FR_SHAPE(c, c->attrs[0] < x->rank, "the axis is not one of the input's");
+    return fr_same_shape(c, c->out[0], x, 1);
+}
+
+/* A row that does not lie dense is worked on in scratch; the logarithm needs the inputs beside the exponentials. */
+void fr_softmax_scratch(const fr_call *c, fr_scratch *s) {
+    const int32_t axis = (int32_t)c->attrs[0];
+    const bool dense = fr_product(c->in[0], axis + 1, c->in[0]->rank) == 1;
+    if (!dense || c->attrs[1])
+        s->thread = 4 * c->in[0]->dims[axis];
+}
+
+static float row_max(const float *x, int64_t n, int64_t step) {
+    float m = x[0];
+    for (int64_t i = 1; i < n; i++)
+        m = x[i * step] > m || x[i * step] != x[i * step] ? x[i * step] : m;
+    return m;
+}
+
+static void softmax_row(const frugal_isa *isa, float *y, const float *x, int64_t n, int64_t step, float *row) {
+    if (step == 1)
+        row = y;
+    fr_copy((uint8_t *)row, (const uint8_t *)x, step, n, 4);
+    const float sum = isa->softmax(row, n), by = sum == 0 ? 0 : 1 / sum; /* a row of only -inf gives zeros */
+    isa->scale(row, row, n, by);
+    for (int64_t i = 0; step != 1 && i < n; i++)
+        y[i * step] = row[i];
+}
+
+static void log_softmax_row(const frugal_isa *isa, float *y, const float *x, int64_t n, int64_t step, float *row) {
+    const float max = row_max(x, n, step);
+    fr_copy((uint8_t *)row, (const uint8_t *)x, step, n, 4);
+    float sum = isa->softmax(row, n);
+    isa->unary(FRUGAL_U_LOG, &sum, &sum, 1, 0, 0);
+    for (int64_t i = 0; i < n; i++)
+        y[i * step] = (x[i * step] - max) - sum;
+}
+
+static void softmax_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const fr_call *c = p;
+    const fr_tensor *x = c->in[0];
+    const int32_t axis = (int32_t)c->attrs[0];
+    const int64_t n = x->dims[axis], inner = fr_product(x, axis + 1, x->rank);
+    float *row = (float *)(void *)fr_thread_scratch(c, thread);
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t at = i / inner * n * inner + i % inner;
+        const float *src = (const float *)(const void *)x->data + at;
+        float *dst = (float *)(void *)c->out[0]->data + at;
+        if (c->attrs[1])
+            log_softmax_row(c->isa, dst, src, n, inner, row);
+        else
+            softmax_row(c->isa, dst, src, n, inner, row);
+    }
+}
+
+frugal_status fr_softmax_run(const fr_call *c) {
+    const int64_t n = c->in[0]->dims[c->attrs[0]];
+    fr_parallel(c, c->out[0]->n / n, fr_row_grain(n), softmax_range, c);
+    return FRUGAL_OK;
+}

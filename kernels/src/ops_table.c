@@ -1,0 +1,53 @@
+/* ops_table.c - every operation of enum frugal_op in one table; adding an operation is a row here and a file's functions. */
+#include "ops.h"
+
+#define IN(min, max, out) .in_min = (min), .in_max = (max), .n_out = (out)
+#define DO(name) .check = fr_##name##_check, .run = fr_##name##_run
+
+const fr_op fr_ops[FRUGAL_OP_COUNT] = {
+    [FRUGAL_OP_UNARY] = {.name = "unary", IN(1, 1, 1), .required = 1, .attrs = "uff", DO(unary)},
+    [FRUGAL_OP_BINARY] = {.name = "binary", IN(2, 2, 1), .required = 3, .attrs = "b", DO(binary)},
+    [FRUGAL_OP_WHERE] = {.name = "where", IN(3, 3, 1), .required = 7, .attrs = "", DO(where)},
+    [FRUGAL_OP_CAST] = {.name = "cast", IN(1, 1, 1), .required = 1, .attrs = "", DO(cast)},
+    [FRUGAL_OP_TRANSPOSE] = {.name = "transpose", IN(1, 1, 1), .required = 1, .attrs = "a*", DO(transpose)},
+    [FRUGAL_OP_EXPAND] = {.name = "expand", IN(1, 1, 1), .required = 1, .attrs = "", DO(expand)},
+    [FRUGAL_OP_SLICE] = {.name = "slice", IN(1, 1, 1), .required = 1, .attrs = "ds*", DO(slice)},
+    [FRUGAL_OP_CONCAT] = {.name = "concat", IN(1, 255, 1), .attrs = "a", DO(concat)},
+    [FRUGAL_OP_GATHER] = {.name = "gather", IN(2, 2, 1), .required = 3, .attrs = "a", DO(gather)},
+    [FRUGAL_OP_GATHER_DEQUANTIZE] = {.name = "gather_dequantize", IN(3, 3, 1), .required = 7, .attrs = "", DO(gather_dequantize)},
+    [FRUGAL_OP_RANGE] = {.name = "range", IN(0, 0, 1), .attrs = "di", DO(range)},
+    [FRUGAL_OP_DIMS] = {.name = "dims", IN(0, 0, 1), .attrs = "d*", DO(dims)},
+    [FRUGAL_OP_FILL] = {.name = "fill", IN(1, 1, 1), .required = 1, .attrs = "", DO(fill)},
+    [FRUGAL_OP_REDUCE] =
+        {.name = "reduce", IN(1, 1, 1), .required = 1, .attrs = "rm", DO(reduce), .operations = fr_reduce_operations},
+    [FRUGAL_OP_SOFTMAX] =
+        {.name = "softmax", IN(1, 1, 1), .required = 1, .attrs = "at", DO(softmax), .scratch = fr_softmax_scratch},
+    [FRUGAL_OP_LAYER_NORM] = {.name = "layer_norm", IN(3, 4, 1), .required = 5, .attrs = "f", DO(layer_norm)},
+    [FRUGAL_OP_RMS_NORM] = {.name = "rms_norm", IN(3, 3, 1), .required = 5, .attrs = "f", DO(rms_norm)},
+    [FRUGAL_OP_QUANTIZE_ACT] = {.name = "quantize_act", IN(1, 2, 1), .required = 1, .attrs = "", DO(quantize_act)},
+    [FRUGAL_OP_LINEAR] = {.name = "linear",
+                          IN(2, 5, 1),
+                          .required = 3,
+                          .attrs = "u",
+                          DO(linear),
+                          .scratch = fr_linear_scratch,
+                          .operations = fr_linear_operations},
+    [FRUGAL_OP_MATMUL] = {.name = "matmul",
+                          IN(2, 2, 1),
+                          .required = 3,
+                          .attrs = "tf",
+                          DO(matmul),
+                          .scratch = fr_matmul_scratch,
+                          .operations = fr_matmul_operations},
+    [FRUGAL_OP_ATTENTION] = {.name = "attention",
+                             IN(1, 4, 1),
+                             .required = 1,
+                             .attrs = "nnftft",
+                             DO(attention),
+                             .scratch = fr_attention_scratch,
+                             .operations = fr_attention_operations},
+    [FRUGAL_OP_CUMSUM] = {.name = "cumsum", IN(1, 1, 1), .required = 1, .attrs = "att", DO(cumsum)},
+    [FRUGAL_OP_QUANTIZE] = {.name = "quantize", IN(2, 3, 1), .required = 3, .attrs = "an", DO(quantize)},
+    [FRUGAL_OP_DEQUANTIZE] = {.name = "dequantize", IN(2, 3, 1), .required = 3, .attrs = "an", DO(dequantize)},
+    [FRUGAL_OP_ARG] = {.name = "arg", IN(1, 1, 1), .required = 1, .attrs = "att", DO(arg), .operations = fr_reduce_operations},
+};
