@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .errors import FrugalError, InvalidArgument, InvalidPlan, NoSuchFile
+from .errors import FrugalError, InvalidArgument, NoSuchFile
 from .plan import VERSION, Plan, write_beside
 
 DEFAULT_BYTES = 4 << 30
@@ -184,10 +184,10 @@ def _read(path: Path) -> Plan | None:
     try:
         plan = Plan.open(path)
         plan.verify()
-    except InvalidPlan:
-        _remove(path)
-        return None
     except OSError:
+        return None
+    except FrugalError:  # damaged
+        _remove(path)
         return None
     with suppress(OSError):  # the time of last use, for _trim; a read-only cache is still a cache
         os.utime(path)

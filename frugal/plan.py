@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .bindings.plan import DTYPES, PlanBuffer, Step, Tensor
-from .errors import InvalidPlan, NoSuchFile
+from .errors import InvalidPlan, NoSuchFile, NotAvailable
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 
@@ -54,8 +54,8 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
 class Plan:
     """A plan in memory or mapped from a file; immutable, and valid as a whole (every offset was checked).
 
-    Plan.open(path) maps a file; Plan(data) takes bytes.  Both raise InvalidPlan.  Do not truncate a file while it is
-    open; Plan.save replaces files whole, which is safe.
+    Plan.open(path) maps a file; Plan(data) takes bytes.  Both raise InvalidPlan, or NotAvailable for an operation that
+    this build lacks.  Do not truncate a file while it is open; Plan.save replaces files whole, which is safe.
     """
 
     def __init__(self, data: Buffer) -> None:
@@ -74,8 +74,8 @@ class Plan:
             raise NoSuchFile(f"{os.fspath(path)}: no such file") from e
         try:
             return cls(data)
-        except InvalidPlan as e:
-            raise InvalidPlan(f"{os.fspath(path)}: {e}", code=e.code) from e
+        except (InvalidPlan, NotAvailable) as e:
+            raise type(e)(f"{os.fspath(path)}: {e}", code=e.code) from e
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to `path`, whole or not at all."""
