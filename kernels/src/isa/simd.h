@@ -9,7 +9,7 @@
 #include "../fmath.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 enum { VN = 16 / VW }; /* vectors that hold the 16 lanes of a sum */
 
 INLINE vf vabs(vf x) { return vcastf(viand(vcasti(x), viset(0x7fffffff))); }
