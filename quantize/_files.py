@@ -74,6 +74,11 @@ def peak_rss_bytes() -> int | None:
     """Largest resident set of this process so far, in bytes; None where the system does not say (Windows)."""
     if sys.platform == "win32":
         return None
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss of a child starts at its parent's peak, VmHWM does not
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

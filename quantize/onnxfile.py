@@ -109,6 +109,7 @@ class OnnxFile:
             raise InvalidModel(f"{path}: not an ONNX model (no graph)")
         for t in self.proto.graph.initializer:
             self._check(t)
+        self._check_names()
 
     def _walk_model(self, f: IO[bytes]) -> bytes:
         return self._walk(f, 0, self._size, 7, lambda a, b: self._walk(
@@ -166,6 +167,14 @@ class OnnxFile:
         if end > limit:
             raise InvalidModel(f"{self.path}: truncated, or not an ONNX file (a field ends at byte {end} of {limit})")
         return tag, pos + n, end
+
+    def _check_names(self) -> None:
+        """protobuf hands out names that are not UTF-8 as bytes: refuse the file here, not in the middle of a pass."""
+        g = self.proto.graph
+        names = [n for node in g.node for n in (node.name, node.op_type, node.domain, *node.input, *node.output)]
+        names += [x.name for part in (g.initializer, g.input, g.output, g.value_info) for x in part]
+        if not all(isinstance(n, str) for n in names):
+            raise InvalidModel(f"{self.path}: damaged, a name in the graph is not UTF-8 text")
 
     def _check(self, t: Any) -> None:
         if t.data_location == t.EXTERNAL:

@@ -117,9 +117,10 @@ class _Stats:
         self.dot = self.a = self.b = self.worst = 0.0
 
     def add(self, w: F32, q: F32) -> None:
-        x, y = w.reshape(-1), q.reshape(-1)
-        self.dot, self.a, self.b = self.dot + float(x @ y), self.a + float(x @ x), self.b + float(y @ y)
-        self.worst = max(self.worst, float(np.abs(x - y).max(initial=0)))
+        for i in range(0, w.size, 1 << 18):  # float64 copies of 2 MiB
+            x, y = (v.reshape(-1)[i:i + (1 << 18)].astype(np.float64) for v in (w, q))
+            self.dot, self.a, self.b = self.dot + float(x @ y), self.a + float(x @ x), self.b + float(y @ y)
+            self.worst = max(self.worst, float(np.abs(x - y).max(initial=0)))
 
     def cosine(self) -> float:
         norm = (self.a * self.b) ** 0.5

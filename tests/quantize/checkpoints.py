@@ -64,7 +64,8 @@ def weights(c: dict[str, Any], prefix: str = "", seed: int = 0) -> dict[str, np.
         add("embeddings_project.bias", H)
     for i in range(LAYERS):
         n = layer_names(family, i)
-        for role, rows, cols in (("q", H, H), ("k", H, H), ("v", H, H), ("o", H, H), ("up", INNER, H), ("down", H, INNER)):
+        sizes = {"q": (H, H), "k": (H, H), "v": (H, H), "o": (H, H), "up": (INNER, H), "down": (H, INNER)}
+        for role, (rows, cols) in sizes.items():
             add(n[role] + ".weight", rows, cols)
             add(n[role] + ".bias", rows)
         norm(n["n1"], H)

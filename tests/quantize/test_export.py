@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from frugal.quantize import export
 from safetensors.numpy import load_file, save_file
 
 from frugal.errors import FrugalError, InvalidArgument, InvalidModel
-from frugal.quantize import export
 
 from . import checkpoints as cp
 
@@ -254,7 +254,7 @@ TASKS = [("SequenceClassification", ["logits"]), ("TokenClassification", ["logit
 @pytest.mark.parametrize("family", [*cp.PREFIX, "mpnet"])
 @pytest.mark.parametrize("head,outputs", TASKS)
 def test_against_transformers(tmp_path: Path, family: str, head: str, outputs: list[str]) -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed (extra `export`)")
+    transformers = pytest.importorskip("transformers", reason="the extra `export` is not installed")
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     c = cp.config("bert" if family == "mpnet" else family, num_labels=2 if head == "QuestionAnswering" else 3,
