@@ -324,7 +324,7 @@ def _reference(node: Node) -> list[np.ndarray] | None:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    names = [n for n in node.proto.input]
+    names = list(node.proto.input)
     feeds = {n: t.const for n, t in zip(names, node.inputs, strict=True) if t is not None}
     graph = onnx.helper.make_graph(
         [node.proto],

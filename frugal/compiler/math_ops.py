@@ -26,14 +26,29 @@ REDUCE = {
 }  # fmt: skip
 
 
+FLOATS = {DType.FLOAT, DType.DOUBLE}
+INTEGER_UNARY = {Unary.NEG, Unary.ABS, Unary.SIGN, Unary.CLIP}
+INTEGERS = {d for d in DType if "INT" in d.name}
+
+
 def unary(node: Node, x: Tensor, kind: Unary, p: float = 0.0, q: float = 0.0) -> Tensor:
+    fits = x.dtype in FLOATS or (x.dtype in INTEGERS and kind in INTEGER_UNARY) or (x.dtype == DType.BOOL and kind == Unary.NOT)
+    if not fits:
+        raise node.unsupported(f"'{x.name}' is {type_name(x.dtype)}")
     dtype = DType.BOOL if kind == Unary.ISNAN else x.dtype
     return node.emit(Op.UNARY, [x], dtype, x.shape, int(kind), float(p), float(q))
+
+
+def is_half(x: Tensor) -> bool:
+    return x.dtype == DType.FLOAT16
 
 
 def binary(node: Node, kind: Binary, a: Tensor, b: Tensor) -> Tensor:
     if a.dtype != b.dtype:
         raise node.fail(f"'{a.name}' is {type_name(a.dtype)} and '{b.name}' is {type_name(b.dtype)}")
+    logical = kind in (Binary.AND, Binary.OR, Binary.XOR)
+    if is_half(a) or logical != (a.dtype == DType.BOOL and kind != Binary.EQUAL):
+        raise node.unsupported(f"'{a.name}' is {type_name(a.dtype)}")
     compares = Binary.EQUAL <= kind <= Binary.GREATER_EQUAL
     return node.emit(
         Op.BINARY, [a, b], DType.BOOL if compares else a.dtype, node.broadcast(a.shape, b.shape), int(kind)

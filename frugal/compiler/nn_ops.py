@@ -13,7 +13,7 @@ from .lower import MICROSOFT, Node, op, show
 from .math_ops import binary
 from .pack import BLOCK
 
-MIN_HALF, MAX_HALF = 0x0400, 0x7BFF
+FROM_START = 2  # the attribute `causal` of ATTENTION: query i sees keys 0..i
 
 
 # ---- products ----
@@ -212,10 +212,14 @@ def lp_normalization(node: Node) -> Tensor:
     from .ir import Reduce
 
     x, axis, p = node.get(0), node.attr("axis", -1), node.attr("p", 2)
+    node.floats(x)
     axis = node.axis(axis, x.rank)
     kept = [1 if i == axis else d for i, d in enumerate(x.shape)]
     kind = Reduce.L2 if p == 2 else Reduce.L1
-    return binary(node, Binary.DIV, x, node.emit(Op.REDUCE, [x], x.dtype, kept, int(kind), 1 << axis))
+    norm = node.emit(Op.REDUCE, [x], x.dtype, kept, int(kind), 1 << axis)
+    zero = node.constant(np.zeros((), np.float32))
+    divided = binary(node, Binary.DIV, x, norm)  # a vector of zeros stays one
+    return node.emit(Op.WHERE, [binary(node, Binary.EQUAL, norm, zero), zero, divided], x.dtype, x.shape)
 
 
 # ---- attention ----
@@ -234,6 +238,8 @@ def attention(node: Node) -> Tensor:
         raise node.unsupported("a key/value cache (past_key, past_value, nonpad_kv_seqlen)")
     if node.attr("qk_matmul_output_mode", 0) or any(node.proto.output[1:]):
         raise node.unsupported("outputs other than the first")
+    if any(node.attr(name, -1) != -1 for name in ("left_window_size", "right_window_size")):
+        raise node.unsupported("a window given as an attribute; write it as a mask")
     four = q.rank == 4
     heads, kv_heads = (q.shape[1], k.shape[1]) if four else (node.attr("q_num_heads"), node.attr("kv_num_heads"))
     if not isinstance(heads, int) or not isinstance(kv_heads, int) or not heads or not kv_heads or heads % kv_heads:
@@ -291,8 +297,8 @@ def quantize_linear(node: Node) -> Tensor:
 @op("DequantizeLinear")
 def dequantize_linear(node: Node) -> Tensor:
     x, scale, zero = node.get(0), node.get(1), node.optional(2)
-    if scale.dtype == DType.FLOAT16:
-        raise node.unsupported("float16 results; put a Cast to float32 before the scale")
+    if scale.dtype == DType.FLOAT16 or node.attr("output_dtype", 0) not in (0, DType.FLOAT):
+        raise node.unsupported("results other than float32; put a Cast to float32 before the scale")
     node.floats(scale)
     if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32):
         raise node.unsupported(f"dequantization of {DType(x.dtype).name.lower()}")

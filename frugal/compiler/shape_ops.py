@@ -415,7 +415,7 @@ def symbolic_compare(node: Node) -> Tensor | None:
         return None
 
     def equal(a: Dim, b: Dim) -> bool | None:
-        if isinstance(a, int) and isinstance(b, int) or a == b:
+        if (isinstance(a, int) and isinstance(b, int)) or a == b:
             return a == b
         return False if any(isinstance(v, int) and v < 0 for v in (a, b)) else None
 

@@ -34,7 +34,7 @@ class Builder:
 
     def const(self, values: Any, dtype: Any = np.float32) -> str:
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype)), name))
+        self.constants.append(numpy_helper.from_array(np.array(values, dtype, order="C"), name))
         return name
 
     def tensor(self, kind: int, shape: Sequence[int], values: Any) -> str:

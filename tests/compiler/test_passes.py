@@ -113,7 +113,9 @@ def test_attention_joins_its_projections(masked: bool) -> None:
     operands = [q, k, v]
     if masked:
         m = b.input("m", ["n", "s"], TensorProto.BOOL)
-        operands.append(b.op("Unsqueeze", m, b.const([1, 2], np.int64)))
+        s = b.op("Shape", m, start=1)
+        full = b.op("Concat", b.op("Shape", m, end=1), b.const([1], np.int64), s, s, axis=0)
+        operands.append(b.op("Expand", b.op("Unsqueeze", m, b.const([1, 2], np.int64)), full))
         feeds["m"] = np.arange(7)[None] < np.array([[7], [4]])
     model = b.model(b.op("Attention", *operands, q_num_heads=4, kv_num_heads=4))
     assert counts(model)[Op.LINEAR] == 1 and counts(model)[Op.ATTENTION] == 1
