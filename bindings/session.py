@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 
 MIB = 1 << 20
 NO_LIMIT = (1 << 63) - 1
+LIMIT_HINT = "; the session config entry frugal.memory_limit_bytes sets the limit"
 
 
 def default_memory_limit(plan_bytes: int, input_bytes: int) -> int:
@@ -142,6 +143,8 @@ class Session:
             self._error.input = self._error.tensor = -1  # _mismatch names it
             text = _mismatch(self.plan.inputs[at], shapes[at], message(status, self._error))
             raise InvalidArgument(text, code=int(status))
+        if status == lib.FRUGAL_TOO_BIG:
+            raise OutOfMemory(message(status, self._error, self.plan) + LIMIT_HINT, code=int(status))
         check(status, self._error, self.plan)
         output_shapes = [self._shape(t.index) for t in self.plan.outputs]
         self._reserve(output_shapes, sum(a.nbytes for a in arrays))
@@ -160,8 +163,7 @@ class Session:
             limit = default_memory_limit(len(self.plan), input_bytes)
         if need > limit:
             raise OutOfMemory(
-                f"these inputs need {need} bytes of working memory, more than the limit of {limit} "
-                "(session config entry 'frugal.memory_limit_bytes')",
+                f"these inputs need {need} bytes of working memory, more than the limit of {limit}" + LIMIT_HINT,
                 code=lib.FRUGAL_TOO_BIG,
             )
         if arena > self._arena_bytes or self._arena[0] is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FrugalError, InvalidArgument, NoSuchFile
-from .plan import VERSION, Plan, write_beside
+from .plan import VERSION, Plan, written_beside
 
 DEFAULT_BYTES = 4 << 30
 ABANDONED_SECONDS = 3600
@@ -63,8 +63,7 @@ def compiled(model: str | os.PathLike[str] | bytes, **options: Any) -> tuple[Pla
         plan = _read(path)
         if plan is not None:
             return plan, "cache"
-        _write(path, model, options)
-        return Plan.open(path), "compiled"
+        return _write(path, model, options), "compiled"
     except FrugalError:
         raise
     except (OSError, RuntimeError) as e:  # RuntimeError: Path.home() of a user who has none
@@ -74,12 +73,17 @@ def compiled(model: str | os.PathLike[str] | bytes, **options: Any) -> tuple[Pla
         return compile(model, **options), "compiled"
 
 
-def _write(path: Path, model: str | os.PathLike[str] | bytes, options: dict[str, Any]) -> None:
+def _write(path: Path, model: str | os.PathLike[str] | bytes, options: dict[str, Any]) -> Plan:
+    """Compile into the cache.  The plan is opened before it gets its name: what others do to the entry is theirs."""
     from .compiler import compile_to
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_beside(path, lambda file: compile_to(model, file, **options))
+    with written_beside(path) as beside:
+        with open(beside, "xb") as file:
+            compile_to(model, file, **options)
+        plan = Plan.open(beside)
     _trim(path)
+    return plan
 
 
 def key(model: str | os.PathLike[str] | bytes, **options: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .bindings.plan import DTYPES, PlanBuffer, Step, Tensor
 from .errors import InvalidPlan, NoSuchFile, NotAvailable
@@ -37,14 +38,17 @@ def has_magic(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write `path` so that readers see the old bytes or the new ones, whole: a file beside it, then a rename."""
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A new name beside `path`, renamed to it at the end: readers see the old file or the new one, whole.
+
+    The file is removed when the body raises.  Raises NoSuchFile where the folder does not exist.
+    """
     if not path.parent.is_dir():
         raise NoSuchFile(f"{path.parent}: no such folder")
     beside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
-        with open(beside, "xb") as file:
-            write(file)
+        yield beside
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -79,7 +83,8 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to `path`, whole or not at all."""
-        write_beside(Path(path), lambda file: file.write(self._data))
+        with written_beside(Path(path)) as beside, open(beside, "xb") as file:
+            file.write(self._data)
 
     def __len__(self) -> int:
         """Bytes of the file."""

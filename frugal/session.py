@@ -353,7 +353,7 @@ def _fits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
     """Whether a list's values may become `dtype`: no fraction is lost, no integer wraps; an empty list always may."""
     if not array.size:
         return True
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
+    if array.dtype.kind not in {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}[dtype.kind]:
         return False
     if dtype.kind in "iu":
         return bool(np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max)

