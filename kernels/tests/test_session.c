@@ -1,0 +1,1519 @@
+/* test_session.c - every operation against a plain computation, and what sessions promise: shapes resolved again, aliases, absent
+ * outputs, the same bytes for every instruction set and thread count, errors for everything wrong.
+ *
+ * Usage: test_session [DIRECTORY]    with a directory, every plan is also written there, as a seed for fuzz_plan. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "isa.h"
+#include "ops.h"
+#include "plan_builder.h"
+
+static int passed, failed, plans;
+static const char *seed_dir;
+
+static void check(int ok, const char *what, int line) {
+    if (ok) {
+        passed++;
+        return;
+    }
+    failed++;
+    printf("line %d: %s\n", line, what);
+}
+#define CHECK(cond) check(!!(cond), #cond, __LINE__)
+
+/* ---- running a plan ---- */
+
+enum { MAX_IO = 8 };
+
+typedef struct io {
+    int64_t dims[64]; /* of the inputs, one after another */
+    const void *in[MAX_IO];
+    void *out[MAX_IO];
+    size_t out_bytes[MAX_IO];
+    uint64_t limit; /* 0: plenty */
+    frugal_error err;
+} io;
+
+static void *aligned(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
+    assert(p);
+    memset(p, 0xa5, (bytes + 64) / 64 * 64); /* nothing may rely on zeros */
+    return p;
+}
+
+static void save_seed(const uint8_t *file, size_t size) {
+    char path[512];
+    if (!seed_dir)
+        return;
+    snprintf(path, sizeof path, "%s/%03d.frugal", seed_dir, plans);
+    FILE *f = fopen(path, "wb");
+    assert(f);
+    fwrite(file, 1, size, f);
+    fclose(f);
+}
+
+/* One whole life of a session. */
+static frugal_status live(const uint8_t *file, size_t size, io *x, const char *isa, int threads) {
+    frugal_plan plan;
+    frugal_session *s = NULL;
+    frugal_pool *pool = NULL;
+    void *pool_mem = NULL, *mem = NULL, *arena = NULL;
+    frugal_status st = frugal_plan_open(&plan, file, size, &x->err);
+    if (st)
+        return st;
+    if (threads > 1) {
+        pool_mem = aligned(frugal_pool_bytes(threads));
+        assert(frugal_pool_start(&pool, pool_mem, frugal_pool_bytes(threads), threads) == FRUGAL_OK);
+    }
+    mem = aligned(frugal_session_bytes(&plan));
+    st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, frugal_isa_find(isa), pool,
+                             x->limit ? x->limit : 1u << 30, &x->err);
+    if (!st)
+        st = frugal_session_resolve(s, x->dims, &x->err);
+    if (!st) {
+        arena = aligned(frugal_session_arena_bytes(s));
+        st = frugal_session_run(s, arena, frugal_session_arena_bytes(s), x->in, x->out, &x->err);
+    }
+    free(arena);
+    free(mem);
+    frugal_pool_stop(pool);
+    free(pool_mem);
+    return st;
+}
+
+/* Runs with every instruction set, and with two and three threads: all bytes must be equal.  Frees b. */
+static frugal_status run_plan(pb *b, io *x) {
+    size_t size;
+    uint8_t *file = pb_finish(b, &size);
+    save_seed(file, size);
+    plans++;
+    free(b);
+    const frugal_status st = live(file, size, x, "scalar", 1);
+    io y = *x;
+    for (int k = 0; k < MAX_IO; k++)
+        y.out[k] = x->out[k] ? aligned(x->out_bytes[k]) : NULL;
+    const char *name;
+    for (uint32_t i = 0; (name = frugal_isa_list(i)) != NULL; i++) {
+        for (int threads = 1; threads <= 3; threads++) {
+            const frugal_status other = live(file, size, &y, name, threads);
+            int same = other == st;
+            for (int k = 0; k < MAX_IO && !st; k++)
+                same = same && (!x->out[k] || memcmp(x->out[k], y.out[k], x->out_bytes[k]) == 0);
+            if (!same)
+                printf("plan %d differs: %s, %d threads\n", plans - 1, name, threads);
+            CHECK(same);
+        }
+    }
+    for (int k = 0; k < MAX_IO; k++)
+        free(y.out[k]);
+    free(file);
+    if (st)
+        printf("plan %d: %s: %s (step %d, tensor %d)\n", plans - 1, frugal_status_text(st), x->err.what, x->err.step,
+               x->err.tensor);
+    return st;
+}
+
+/* Dims of the inputs, ended by -1. */
+static void set_dims(io *x, ...) {
+    va_list ap;
+    va_start(ap, x);
+    for (int i = 0;; i++) {
+        const int d = va_arg(ap, int);
+        if (d < 0)
+            break;
+        x->dims[i] = d;
+    }
+    va_end(ap);
+}
+
+/* ---- values ---- */
+
+static uint64_t seed = 1;
+static uint32_t random_bits(void) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 33);
+}
+static float uniform(void) { return (float)(random_bits() % 20001) / 10000.0f - 1.0f; }
+static float *floats(int64_t n) {
+    float *x = aligned((size_t)n * 4);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = uniform();
+    return x;
+}
+static int close_to(float a, double b, double tolerance) {
+    if (b != b)
+        return a != a;
+    if (isinf(b))
+        return (double)a == b;
+    return fabs((double)a - b) <= tolerance * (1 + fabs(b));
+}
+
+/* ---- elementwise ---- */
+
+static double naive_unary(int kind, double x, double p, double q) {
+    switch (kind) {
+    case FRUGAL_U_COPY:
+        return x;
+    case FRUGAL_U_NEG:
+        return -x;
+    case FRUGAL_U_ABS:
+        return fabs(x);
+    case FRUGAL_U_SIGN:
+        return x > 0 ? 1 : x < 0 ? -1 : 0;
+    case FRUGAL_U_SQRT:
+        return sqrt(x);
+    case FRUGAL_U_RECIPROCAL:
+        return 1 / x;
+    case FRUGAL_U_FLOOR:
+        return floor(x);
+    case FRUGAL_U_CEIL:
+        return ceil(x);
+    case FRUGAL_U_ROUND:
+        return rint(x);
+    case FRUGAL_U_EXP:
+        return exp(x);
+    case FRUGAL_U_LOG:
+        return log(x);
+    case FRUGAL_U_ERF:
+        return erf(x);
+    case FRUGAL_U_TANH:
+        return tanh(x);
+    case FRUGAL_U_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case FRUGAL_U_RELU:
+        return x > 0 ? x : 0;
+    case FRUGAL_U_LEAKY_RELU:
+        return x > 0 ? x : p * x;
+    case FRUGAL_U_CLIP:
+        return fmin(fmax(x, p), q);
+    case FRUGAL_U_GELU:
+        return x / 2 * (1 + erf(x / sqrt(2)));
+    case FRUGAL_U_GELU_TANH:
+        return x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    case FRUGAL_U_SILU:
+        return x / (1 + exp(-x));
+    case FRUGAL_U_SIN:
+        return sin(x);
+    case FRUGAL_U_COS:
+        return cos(x);
+    case FRUGAL_U_SOFTPLUS:
+        return log1p(exp(x));
+    case FRUGAL_U_ELU:
+        return x > 0 ? x : p * (exp(x) - 1);
+    case FRUGAL_U_HARD_SIGMOID:
+        return fmin(1, fmax(0, p * x + q));
+    case FRUGAL_U_HARD_SWISH:
+        return x * fmin(1, fmax(0, x / 6 + 0.5));
+    default:
+        return NAN;
+    }
+}
+
+static void test_unary(void) {
+    for (int kind = 0; kind < FRUGAL_UNARY_COUNT; kind++) {
+        if (kind == FRUGAL_U_NOT || kind == FRUGAL_U_ISNAN)
+            continue;
+        const int n = 1 + (int)(random_bits() % 70);
+        float *in = floats(n), *out = aligned((size_t)n * 4);
+        const int positive = kind == FRUGAL_U_SQRT || kind == FRUGAL_U_LOG || kind == FRUGAL_U_RECIPROCAL;
+        for (int i = 0; i < n; i++)
+            in[i] = positive ? fabsf(in[i]) + 0.01f : 4 * in[i];
+        pb *b = pb_new();
+        const int64_t s = pb_symbol(b, 0, 0);
+        const int32_t x = pb_input(b, FR_F32, PB_LIST(s)), y = pb_output(b, FR_F32, PB_LIST(s));
+        pb_step(b, FRUGAL_OP_UNARY, PB_LIST(x), PB_LIST(y), PB_LIST(kind, pb_float(0.25), pb_float(0.5)));
+        io t = {.dims = {n}, .in = {in}, .out = {out}, .out_bytes = {(size_t)n * 4}};
+        CHECK(run_plan(b, &t) == FRUGAL_OK);
+        int ok = 1;
+        for (int i = 0; i < n; i++)
+            ok = ok && close_to(out[i], naive_unary(kind, (double)in[i], 0.25, 0.5), 2e-6);
+        if (!ok)
+            printf("unary kind %d\n", kind);
+        CHECK(ok);
+        free(in), free(out);
+    }
+}
+
+static void test_unary_types(void) {
+    pb *b = pb_new();
+    int64_t in[3] = {-5, 0, 7}, neg[3], clip[3];
+    uint8_t flags[3] = {1, 0, 1}, not[3], nan[2];
+    double d[2] = {2.25, -0.5}, root[2];
+    float f[2] = {NAN, 1};
+    const int32_t x = pb_input(b, FR_I64, PB_LIST(3)), fl = pb_input(b, FR_BOOL, PB_LIST(3)),
+                  dx = pb_input(b, FR_F64, PB_LIST(2)), fx = pb_input(b, FR_F32, PB_LIST(2));
+    const int32_t y0 = pb_output(b, FR_I64, PB_LIST(3)), y1 = pb_output(b, FR_I64, PB_LIST(3)),
+                  y2 = pb_output(b, FR_BOOL, PB_LIST(3)), y3 = pb_output(b, FR_F64, PB_LIST(2)),
+                  y4 = pb_output(b, FR_BOOL, PB_LIST(2));
+    pb_step(b, FRUGAL_OP_UNARY, PB_LIST(x), PB_LIST(y0), PB_LIST(FRUGAL_U_NEG, 0, 0));
+    pb_step(b, FRUGAL_OP_UNARY, PB_LIST(x), PB_LIST(y1), PB_LIST(FRUGAL_U_CLIP, pb_float(-2), pb_float(INFINITY)));
+    pb_step(b, FRUGAL_OP_UNARY, PB_LIST(fl), PB_LIST(y2), PB_LIST(FRUGAL_U_NOT, 0, 0));
+    pb_step(b, FRUGAL_OP_UNARY, PB_LIST(dx), PB_LIST(y3), PB_LIST(FRUGAL_U_ROUND, 0, 0));
+    pb_step(b, FRUGAL_OP_UNARY, PB_LIST(fx), PB_LIST(y4), PB_LIST(FRUGAL_U_ISNAN, 0, 0));
+    io t = {.dims = {3, 3, 2, 2}, .in = {in, flags, d, f}, .out = {neg, clip, not, root, nan}, .out_bytes = {24, 24, 3, 16, 2}};
+    CHECK(run_plan(b, &t) == FRUGAL_OK);
+    CHECK(neg[0] == 5 && neg[1] == 0 && neg[2] == -7);
+    CHECK(clip[0] == -2 && clip[1] == 0 && clip[2] == 7);
+    CHECK(not[0] == 0 && not[1] == 1 && not[2] == 0);
+    CHECK(root[0] == 2 && root[1] == 0);
+    CHECK(nan[0] == 1 && nan[1] == 0);
+}
+
+static double naive_binary(int kind, double a, double b) {
+    switch (kind) {
+    case FRUGAL_B_ADD:
+        return a + b;
+    case FRUGAL_B_SUB:
+        return a - b;
+    case FRUGAL_B_MUL:
+        return a * b;
+    case FRUGAL_B_DIV:
+        return a / b;
+    case FRUGAL_B_MIN:
+        return fmin(a, b);
+    case FRUGAL_B_MAX:
+        return fmax(a, b);
+    case FRUGAL_B_POW:
+        return pow(a, b);
+    case FRUGAL_B_FMOD:
+        return fmod(a, b);
+    case FRUGAL_B_EQUAL:
+        return a == b;
+    case FRUGAL_B_LESS:
+        return a < b;
+    case FRUGAL_B_LESS_EQUAL:
+        return a <= b;
+    case FRUGAL_B_GREATER:
+        return a > b;
+    default:
+        return a >= b;
+    }
+}
+
+/* The element of an operand that broadcasts to element i of shape dims. */
+static int64_t broadcast_index(int64_t i, int rank, const int64_t *dims, int x_rank, const int64_t *x_dims) {
+    int64_t at = 0, stride = 1;
+    for (int a = rank - 1, x = x_rank - 1; a >= 0; a--, x--) {
+        const int64_t index = i % dims[a];
+        i /= dims[a];
+        if (x >= 0 && x_dims[x] != 1)
+            at += index * stride;
+        if (x >= 0)
+            stride *= x_dims[x];
+    }
+    return at;
+}
+
+typedef struct shapes {
+    int ra, rb, ry;
+    int64_t a[4], b[4], y[4];
+} shapes;
+static const shapes broadcasts[] = {
+    {1, 1, 1, {7}, {7}, {7}},
+    {2, 1, 2, {3, 5}, {5}, {3, 5}},
+    {2, 2, 2, {3, 1}, {1, 5}, {3, 5}},
+    {0, 2, 2, {0}, {2, 3}, {2, 3}},
+    {3, 2, 3, {2, 3, 4}, {3, 1}, {2, 3, 4}},
+    {4, 3, 4, {2, 1, 3, 1}, {4, 1, 5}, {2, 4, 3, 5}},
+    {2, 2, 2, {0, 3}, {1, 3}, {0, 3}},
+    {2, 2, 2, {130, 140}, {1, 140}, {130, 140}},
+};
+
+static int64_t product(int rank, const int64_t *dims) {
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++)
+        n *= dims[i];
+    return n;
+}
+
+static void binary_case(const shapes *s, int kind) {
+    const int64_t na = product(s->ra, s->a), nb = product(s->rb, s->b), ny = product(s->ry, s->y);
+    const int compare = kind >= FRUGAL_B_EQUAL;
+    float *a = floats(na), *b = floats(nb), *y = aligned((size_t)ny * 4);
+    for (int64_t i = 0; i < na; i++)
+        a[i] = kind == FRUGAL_B_POW ? fabsf(a[i]) * 3 : rintf(a[i] * 8);
+    for (int64_t i = 0; i < nb; i++)
+        b[i] = kind == FRUGAL_B_POW ? b[i] * 6 : rintf(b[i] * 8) + 0.5f * (float)(kind == FRUGAL_B_DIV || kind == FRUGAL_B_FMOD);
+    pb *p = pb_new();
+    const int32_t ta = pb_input(p, FR_F32, s->ra, s->a), tb = pb_input(p, FR_F32, s->rb, s->b),
+                  ty = pb_output(p, compare ? FR_BOOL : FR_F32, s->ry, s->y);
+    pb_step(p, FRUGAL_OP_BINARY, PB_LIST(ta, tb), PB_LIST(ty), PB_LIST(kind));
+    io t = {.in = {a, b}, .out = {y}, .out_bytes = {(size_t)ny * (compare ? 1 : 4)}};
+    memcpy(t.dims, s->a, 8 * (size_t)s->ra);
+    memcpy(t.dims + s->ra, s->b, 8 * (size_t)s->rb);
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t i = 0; i < ny; i++) {
+        const double want = naive_binary(kind, (double)a[broadcast_index(i, s->ry, s->y, s->ra, s->a)],
+                                         (double)b[broadcast_index(i, s->ry, s->y, s->rb, s->b)]);
+        ok = ok && close_to(compare ? (float)((uint8_t *)y)[i] : y[i], want, 2e-7);
+    }
+    if (!ok)
+        printf("binary kind %d\n", kind);
+    CHECK(ok);
+    free(a), free(b), free(y);
+}
+
+static void test_binary(void) {
+    for (size_t i = 0; i < sizeof broadcasts / sizeof *broadcasts; i++) {
+        for (int kind = 0; kind <= FRUGAL_B_GREATER_EQUAL; kind += i == 0 || i == 4 ? 1 : 5) {
+            if (kind != FRUGAL_B_MOD)
+                binary_case(&broadcasts[i], kind);
+        }
+    }
+}
+
+static void test_binary_int(void) {
+    const int32_t a[8] = {7, -7, 7, -7, INT32_MIN, 5, INT32_MAX, 2}, b[8] = {3, 3, -3, -3, -1, 0, 1, 10};
+    const int32_t want[6][8] = {{10, -4, 4, -10, INT32_MAX, 5, INT32_MIN, 12},
+                                {2, -2, -2, 2, INT32_MIN, 0, INT32_MAX, 0},
+                                {1, 2, -2, -1, 0, 0, 0, 2},
+                                {1, -1, 1, -1, 0, 0, 0, 2},
+                                {343, -343, 0, 0, 0, 1, INT32_MAX, 1024},
+                                {3, -7, -3, -7, INT32_MIN, 0, 1, 2}};
+    const int kinds[6] = {FRUGAL_B_ADD, FRUGAL_B_DIV, FRUGAL_B_MOD, FRUGAL_B_FMOD, FRUGAL_B_POW, FRUGAL_B_MIN};
+    for (int k = 0; k < 6; k++) {
+        int32_t y[8];
+        pb *p = pb_new();
+        const int32_t ta = pb_input(p, FR_I32, PB_LIST(8)), tb = pb_input(p, FR_I32, PB_LIST(8)),
+                      ty = pb_output(p, FR_I32, PB_LIST(8));
+        pb_step(p, FRUGAL_OP_BINARY, PB_LIST(ta, tb), PB_LIST(ty), PB_LIST(kinds[k]));
+        io t = {.dims = {8, 8}, .in = {a, b}, .out = {y}, .out_bytes = {32}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        CHECK(memcmp(y, want[k], 32) == 0);
+    }
+}
+
+static void test_binary_types(void) {
+    const int types[] = {FR_U8, FR_I8, FR_U16, FR_I16, FR_U32, FR_U64, FR_I64, FR_F64};
+    for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+        const int64_t size = fr_dtype_bytes(types[k]);
+        uint8_t a[16] = {0}, b[16] = {0}, y[16];
+        double da[2] = {9, 4}, db[2] = {5, 4};
+        for (int i = 0; i < 2; i++) {
+            a[i * size] = (uint8_t)da[i], b[i * size] = (uint8_t)db[i];
+            if (types[k] == FR_F64)
+                memcpy(a + 8 * i, &da[i], 8), memcpy(b + 8 * i, &db[i], 8);
+        }
+        pb *p = pb_new();
+        const int32_t ta = pb_input(p, types[k], PB_LIST(2)), tb = pb_input(p, types[k], PB_LIST(2)),
+                      ty = pb_output(p, types[k], PB_LIST(2));
+        pb_step(p, FRUGAL_OP_BINARY, PB_LIST(ta, tb), PB_LIST(ty), PB_LIST(FRUGAL_B_SUB));
+        io t = {.dims = {2, 2}, .in = {a, b}, .out = {y}, .out_bytes = {2 * (size_t)size}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        const double four = 4;
+        CHECK(types[k] == FR_F64 ? memcmp(y, &four, 8) == 0 : y[0] == 4 && y[size] == 0);
+    }
+    uint8_t a[4] = {0, 0, 1, 2}, b[4] = {0, 1, 0, 1}, y[4];
+    pb *p = pb_new();
+    const int32_t ta = pb_input(p, FR_BOOL, PB_LIST(4)), tb = pb_input(p, FR_BOOL, PB_LIST(4)),
+                  ty = pb_output(p, FR_BOOL, PB_LIST(4));
+    pb_step(p, FRUGAL_OP_BINARY, PB_LIST(ta, tb), PB_LIST(ty), PB_LIST(FRUGAL_B_XOR));
+    io t = {.dims = {4, 4}, .in = {a, b}, .out = {y}, .out_bytes = {4}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    CHECK(y[0] == 0 && y[1] == 1 && y[2] == 1 && y[3] == 0);
+}
+
+static void test_where(void) {
+    const int types[4] = {FR_I8, FR_F16, FR_F32, FR_I64};
+    for (int k = 0; k < 4; k++) {
+        const size_t size = (size_t)fr_dtype_bytes(types[k]);
+        uint8_t cond[3] = {1, 0, 1}, a[64], b[8], y[6 * 8];
+        for (int i = 0; i < 64; i++)
+            a[i] = (uint8_t)random_bits();
+        for (int i = 0; i < 8; i++)
+            b[i] = (uint8_t)random_bits();
+        pb *p = pb_new();
+        const int32_t tc = pb_input(p, FR_BOOL, PB_LIST(3)), ta = pb_input(p, types[k], PB_LIST(2, 3)),
+                      tb = pb_input(p, types[k], PB_NONE), ty = pb_output(p, types[k], PB_LIST(2, 3));
+        pb_step(p, FRUGAL_OP_WHERE, PB_LIST(tc, ta, tb), PB_LIST(ty), PB_NONE);
+        void *aa = aligned(64), *bb = aligned(8), *yy = aligned(64);
+        memcpy(aa, a, 64), memcpy(bb, b, 8);
+        io t = {.dims = {3, 2, 3}, .in = {cond, aa, bb}, .out = {yy}, .out_bytes = {6 * size}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        memcpy(y, yy, 6 * size);
+        for (size_t i = 0; i < 6; i++)
+            CHECK(memcmp(y + i * size, cond[i % 3] ? a + i * size : b, size) == 0);
+        free(aa), free(bb), free(yy);
+    }
+}
+
+static void cast_case(int from, int to, const void *in, int64_t n, const void *want) {
+    uint8_t *y = aligned((size_t)(n * fr_dtype_bytes(to)));
+    pb *p = pb_new();
+    const int32_t tx = pb_input(p, from, PB_LIST(n)), ty = pb_output(p, to, PB_LIST(n));
+    pb_step(p, FRUGAL_OP_CAST, PB_LIST(tx), PB_LIST(ty), PB_NONE);
+    io t = {.dims = {n}, .in = {in}, .out = {y}, .out_bytes = {(size_t)(n * fr_dtype_bytes(to))}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    const int same = memcmp(y, want, t.out_bytes[0]) == 0;
+    if (!same)
+        printf("cast %d to %d\n", from, to);
+    CHECK(same);
+    free(y);
+}
+
+static void test_cast(void) {
+    const float f[8] = {0.0f, -1.9f, 2.5f, 300.0f, -300.0f, NAN, INFINITY, -1e30f};
+    const int8_t i8[8] = {0, -1, 2, 127, -128, 0, 127, -128};
+    const uint8_t u8[8] = {0, 0, 2, 255, 0, 0, 255, 0}, yes[8] = {0, 1, 1, 1, 1, 1, 1, 1};
+    const int64_t i64[8] = {0, -1, 2, 300, -300, 0, INT64_MAX, INT64_MIN};
+    const int32_t i32[8] = {0, -1, 2, 300, -300, 0, INT32_MAX, INT32_MIN};
+    const uint64_t u64[8] = {0, 0, 2, 300, 0, 0, UINT64_MAX, 0};
+    cast_case(FR_F32, FR_I8, f, 8, i8);
+    cast_case(FR_F32, FR_U8, f, 8, u8);
+    cast_case(FR_F32, FR_BOOL, f, 8, yes);
+    cast_case(FR_F32, FR_I64, f, 8, i64);
+    cast_case(FR_F32, FR_I32, f, 8, i32);
+    cast_case(FR_F32, FR_U64, f, 8, u64);
+    const int64_t big[4] = {-1, 256 + 5, INT64_MIN, 16777217};
+    const uint8_t wrapped[4] = {255, 5, 0, 1};
+    const float rounded[4] = {-1, 261, -9223372036854775808.0f, 16777216};
+    const uint64_t huge[2] = {UINT64_MAX, 3};
+    const double huge_f[2] = {18446744073709551616.0, 3};
+    cast_case(FR_I64, FR_U8, big, 4, wrapped);
+    cast_case(FR_I64, FR_F32, big, 4, rounded);
+    cast_case(FR_U64, FR_F64, huge, 2, huge_f);
+    const float g[8] = {1.0f, -2.0f, 65519.0f, 65520.0f, 5.9604645e-8f, 2.9802322e-8f, 1.00048828125f, 1.0004885f};
+    const uint16_t half[8] = {0x3c00, 0xc000, 0x7bff, 0x7c00, 1, 0, 0x3c00, 0x3c01};
+    const uint16_t bf[8] = {0x3f80, 0xc000, 0x4780, 0x4780, 0x3380, 0x3300, 0x3f80, 0x3f80};
+    cast_case(FR_F32, FR_F16, g, 8, half);
+    cast_case(FR_F32, FR_BF16, g, 8, bf);
+    const uint16_t h[6] = {0x3c00, 0x0001, 0x83ff, 0x7c00, 0xfbff, 0x8000};
+    const float hf[6] = {1, 0x1p-24f, -0x1.ff8p-15f, INFINITY, -65504, -0.0f};
+    cast_case(FR_F16, FR_F32, h, 6, hf);
+    const uint16_t b16[2] = {0x3f80, 0xff80};
+    const float b16f[2] = {1, -INFINITY};
+    cast_case(FR_BF16, FR_F32, b16, 2, b16f);
+    const int8_t small[3] = {-128, 0, 127};
+    const int16_t wide[3] = {-128, 0, 127};
+    cast_case(FR_I8, FR_I16, small, 3, wide);
+    const uint16_t halves[3] = {0xd800, 0, 0x57f0};
+    cast_case(FR_I8, FR_F16, small, 3, halves);
+}
+
+/* ---- data ---- */
+
+/* x [2, 3, 4] of a type whose elements count 0, 1, 2.. in their first byte. */
+static uint8_t *counting(int64_t n, int64_t size) {
+    uint8_t *x = aligned((size_t)(n * size));
+    memset(x, 0, (size_t)(n * size));
+    for (int64_t i = 0; i < n; i++)
+        x[i * size] = (uint8_t)i;
+    return x;
+}
+
+static void test_transpose(void) {
+    const int types[4] = {FR_BOOL, FR_BF16, FR_F32, FR_F64};
+    const int64_t perms[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}, d[3] = {2, 3, 4};
+    for (int k = 0; k < 24; k++) {
+        const int64_t *perm = perms[k % 6], out[3] = {d[perm[0]], d[perm[1]], d[perm[2]]}, stride[3] = {12, 4, 1},
+                      size = fr_dtype_bytes(types[k / 6]);
+        uint8_t *x = counting(24, size), *y = aligned((size_t)(24 * size));
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, types[k / 6], 3, d), ty = pb_output(p, types[k / 6], 3, out);
+        pb_step(p, FRUGAL_OP_TRANSPOSE, PB_LIST(tx), PB_LIST(ty), 3, perm);
+        io t = {.dims = {2, 3, 4}, .in = {x}, .out = {y}, .out_bytes = {(size_t)(24 * size)}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        int ok = 1;
+        for (int64_t i = 0; i < 24; i++) {
+            const int64_t i2 = i % out[2], i1 = i / out[2] % out[1], i0 = i / out[2] / out[1];
+            ok = ok && y[i * size] == i0 * stride[perm[0]] + i1 * stride[perm[1]] + i2 * stride[perm[2]];
+        }
+        CHECK(ok);
+        free(x), free(y);
+    }
+}
+
+static void test_big_transpose(void) {
+    const int64_t m = 150, n = 170;
+    float *x = floats(m * n), *y = aligned((size_t)(m * n) * 4);
+    pb *p = pb_new();
+    const int32_t tx = pb_input(p, FR_F32, PB_LIST(m, n)), ty = pb_output(p, FR_F32, PB_LIST(n, m));
+    pb_step(p, FRUGAL_OP_TRANSPOSE, PB_LIST(tx), PB_LIST(ty), PB_LIST(1, 0));
+    io t = {.dims = {m, n}, .in = {x}, .out = {y}, .out_bytes = {(size_t)(m * n) * 4}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t i = 0; i < m * n; i++)
+        ok = ok && y[i] == x[i % m * n + i / m];
+    CHECK(ok);
+    free(x), free(y);
+}
+
+static void test_expand_slice(void) {
+    int32_t x[6] = {0, 1, 2, 3, 4, 5}, wide[12], cut[4], back[6], row[2];
+    pb *p = pb_new();
+    const int64_t s = pb_symbol(p, 0, 1); /* 3 */
+    const int64_t start = pb_dim(p, FRUGAL_DIM_SUB, s, 1);
+    const int32_t tx = pb_input(p, FR_I32, PB_LIST(2, s)), flat = pb_alias(p, tx, PB_LIST(2, 1, s));
+    const int32_t y0 = pb_output(p, FR_I32, PB_LIST(2, 2, s)), y1 = pb_output(p, FR_I32, PB_LIST(2, 2)),
+                  y2 = pb_output(p, FR_I32, PB_LIST(2, s)), y3 = pb_output(p, FR_I32, PB_LIST(1, 2));
+    pb_step(p, FRUGAL_OP_EXPAND, PB_LIST(flat), PB_LIST(y0), PB_NONE);
+    pb_step(p, FRUGAL_OP_SLICE, PB_LIST(tx), PB_LIST(y1), PB_LIST(0, 1, 0, 2));              /* x[:, ::2] */
+    pb_step(p, FRUGAL_OP_SLICE, PB_LIST(tx), PB_LIST(y2), PB_LIST(1, -1, start, -1));        /* x[::-1, ::-1] */
+    pb_step(p, FRUGAL_OP_SLICE, PB_LIST(tx), PB_LIST(y3), PB_LIST(1, FRUGAL_MAX_DIM, 1, 1)); /* x[1:, 1:] */
+    io t = {.dims = {2, 3}, .in = {x}, .out = {wide, cut, back, row}, .out_bytes = {48, 16, 24, 8}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    for (int i = 0; i < 12; i++)
+        CHECK(wide[i] == i / 6 * 3 + i % 3);
+    CHECK(cut[0] == 0 && cut[1] == 2 && cut[2] == 3 && cut[3] == 5);
+    for (int i = 0; i < 6; i++)
+        CHECK(back[i] == 5 - i);
+    CHECK(row[0] == 4 && row[1] == 5);
+}
+
+static void test_concat(void) {
+    int16_t a[4] = {0, 1, 2, 3}, c[2] = {7, 8}, y[6];
+    pb *p = pb_new();
+    const int32_t ta = pb_input(p, FR_I16, PB_LIST(2, 2)), tb = pb_input(p, FR_I16, PB_LIST(2, 0)),
+                  tc = pb_input(p, FR_I16, PB_LIST(2, 1)), ty = pb_output(p, FR_I16, PB_LIST(2, 3));
+    pb_step(p, FRUGAL_OP_CONCAT, PB_LIST(ta, tb, tc), PB_LIST(ty), PB_LIST(1));
+    io t = {.dims = {2, 2, 2, 0, 2, 1}, .in = {a, NULL, c}, .out = {y}, .out_bytes = {12}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    const int16_t want[6] = {0, 1, 7, 2, 3, 8};
+    CHECK(memcmp(y, want, 12) == 0);
+}
+
+static void test_gather(void) {
+    const int64_t table_dims[3] = {2, 5, 3};
+    for (int axis = 0; axis < 3; axis++) {
+        uint8_t *x = counting(30, 4);
+        const int64_t n = table_dims[axis], ids64[4] = {0, -1, n - 1, -n};
+        const int32_t ids32[4] = {0, -1, (int32_t)n - 1, (int32_t)-n};
+        int64_t out[4] = {0}, inner = 1, outer = 1;
+        int r = 0;
+        for (int a = 0; a < 3; a++) {
+            if (a == axis)
+                out[r++] = 2, out[r++] = 2;
+            else
+                out[r++] = table_dims[a];
+            if (a < axis)
+                outer *= table_dims[a];
+            if (a > axis)
+                inner *= table_dims[a];
+        }
+        int32_t y[60];
+        for (int wide = 0; wide < 2; wide++) {
+            pb *p = pb_new();
+            const int32_t tx = pb_input(p, FR_I32, 3, table_dims), ti = pb_input(p, wide ? FR_I64 : FR_I32, PB_LIST(2, 2)),
+                          ty = pb_output(p, FR_I32, 4, out);
+            pb_step(p, FRUGAL_OP_GATHER, PB_LIST(tx, ti), PB_LIST(ty), PB_LIST(axis));
+            io t = {.dims = {2, 5, 3, 2, 2},
+                    .in = {x, wide ? (const void *)ids64 : ids32},
+                    .out = {y},
+                    .out_bytes = {(size_t)(outer * 4 * inner * 4)}};
+            CHECK(run_plan(p, &t) == FRUGAL_OK);
+            int ok = 1;
+            for (int64_t i = 0; i < outer * 4 * inner; i++) {
+                int64_t id = ids64[i / inner % 4];
+                if (id < 0)
+                    id += n;
+                ok = ok && y[i] == (i / inner / 4 * n + id) * inner + i % inner;
+            }
+            CHECK(ok);
+        }
+        free(x);
+    }
+}
+
+static void test_gather_dequantize(void) {
+    int8_t table[3 * 8];
+    float scale[3 * 2], y[2 * 8];
+    uint16_t half[3 * 2];
+    for (int i = 0; i < 24; i++)
+        table[i] = (int8_t)(random_bits() % 255 - 127);
+    for (int i = 0; i < 6; i++)
+        scale[i] = 0.25f * (float)(i + 1), half[i] = (uint16_t)(0x3c00 + 64 * i);
+    const int32_t ids[2] = {2, -3};
+    for (int k = 0; k < 2; k++) {
+        pb *p = pb_new();
+        const int32_t tt = pb_const(p, FR_I8, 0, PB_LIST(3, 8), table, 24);
+        const int32_t ts = pb_const(p, k ? FR_F16 : FR_F32, 0, PB_LIST(3, 2), k ? (void *)half : scale, k ? 12 : 24);
+        const int32_t ti = pb_input(p, FR_I32, PB_LIST(2)), ty = pb_output(p, FR_F32, PB_LIST(2, 8));
+        pb_step(p, FRUGAL_OP_GATHER_DEQUANTIZE, PB_LIST(tt, ts, ti), PB_LIST(ty), PB_NONE);
+        io t = {.dims = {2}, .in = {ids}, .out = {y}, .out_bytes = {64}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        for (int i = 0; i < 16; i++) {
+            const int row = i < 8 ? 2 : 0, at = row * 2 + i % 8 / 4;
+            CHECK(y[i] == (float)table[row * 8 + i % 8] * (k ? fr_half_to_float(half[at]) : scale[at]));
+        }
+    }
+}
+
+static void test_range_dims_fill(void) {
+    int64_t range[4], dims[3], one[1];
+    float fill[6], value[1] = {2.5f}, in[4] = {0};
+    pb *p = pb_new();
+    const int64_t s = pb_symbol(p, 0, 0), twice = pb_dim(p, FRUGAL_DIM_MUL, s, 2);
+    (void)pb_input(p, FR_F32, PB_LIST(s));
+    const int32_t v = pb_input(p, FR_F32, PB_LIST(1));
+    const int32_t y0 = pb_output(p, FR_I64, PB_LIST(s)), y1 = pb_output(p, FR_I64, PB_LIST(3)),
+                  y2 = pb_output(p, FR_I64, PB_NONE), y3 = pb_output(p, FR_F32, PB_LIST(2, 3));
+    pb_step(p, FRUGAL_OP_RANGE, PB_NONE, PB_LIST(y0), PB_LIST(twice, -3));
+    pb_step(p, FRUGAL_OP_DIMS, PB_NONE, PB_LIST(y1), PB_LIST(s, 7, twice));
+    pb_step(p, FRUGAL_OP_DIMS, PB_NONE, PB_LIST(y2), PB_LIST(twice));
+    pb_step(p, FRUGAL_OP_FILL, PB_LIST(v), PB_LIST(y3), PB_NONE);
+    io t = {.dims = {4, 1}, .in = {in, value}, .out = {range, dims, one, fill}, .out_bytes = {32, 24, 8, 24}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    for (int i = 0; i < 4; i++)
+        CHECK(range[i] == 8 - 3 * i);
+    CHECK(dims[0] == 4 && dims[1] == 7 && dims[2] == 8 && one[0] == 8);
+    for (int i = 0; i < 6; i++)
+        CHECK(fill[i] == 2.5f);
+}
+
+static void test_cumsum(void) {
+    const int64_t x[6] = {1, 2, 3, 4, 5, 6};
+    const float xf[6] = {1, 2, 3, 4, 5, 6};
+    for (int k = 0; k < 8; k++) {
+        const int axis = k & 1, exclusive = k >> 1 & 1, reverse = k >> 2;
+        int64_t y[6];
+        float yf[6];
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, FR_I64, PB_LIST(2, 3)), tf = pb_input(p, FR_F32, PB_LIST(2, 3));
+        const int32_t ty = pb_output(p, FR_I64, PB_LIST(2, 3)), tg = pb_output(p, FR_F32, PB_LIST(2, 3));
+        pb_step(p, FRUGAL_OP_CUMSUM, PB_LIST(tx), PB_LIST(ty), PB_LIST(axis, exclusive, reverse));
+        pb_step(p, FRUGAL_OP_CUMSUM, PB_LIST(tf), PB_LIST(tg), PB_LIST(axis, exclusive, reverse));
+        io t = {.dims = {2, 3, 2, 3}, .in = {x, xf}, .out = {y, yf}, .out_bytes = {48, 24}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        for (int r = 0; r < 2; r++) {
+            for (int c = 0; c < 3; c++) {
+                int64_t want = 0;
+                const int at = axis ? c : r, n = axis ? 3 : 2;
+                for (int i = 0; i < n; i++) {
+                    const int in = reverse ? (i > at || (i == at && !exclusive)) : (i < at || (i == at && !exclusive));
+                    if (in)
+                        want += axis ? x[r * 3 + i] : x[i * 3 + c];
+                }
+                CHECK(y[r * 3 + c] == want && yf[r * 3 + c] == (float)want);
+            }
+        }
+    }
+}
+
+static void test_arg(void) {
+    const float x[8] = {3, 9, 9, -1, 5, 5, 0, 0};
+    const int64_t want[4][2] = {{1, 0}, {2, 1}, {3, 2}, {3, 3}};
+    for (int k = 0; k < 4; k++) {
+        int64_t y[2], z[4];
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, FR_F32, PB_LIST(2, 4)), ty = pb_output(p, FR_I64, PB_LIST(2, 1)),
+                      tz = pb_output(p, FR_I64, PB_LIST(1, 4));
+        pb_step(p, FRUGAL_OP_ARG, PB_LIST(tx), PB_LIST(ty), PB_LIST(1, k / 2, k % 2));
+        pb_step(p, FRUGAL_OP_ARG, PB_LIST(tx), PB_LIST(tz), PB_LIST(0, 0, 0));
+        io t = {.dims = {2, 4}, .in = {x}, .out = {y, z}, .out_bytes = {16, 32}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        CHECK(y[0] == want[k][0] && y[1] == want[k][1]);
+        CHECK(z[0] == 1 && z[1] == 0 && z[2] == 0 && z[3] == 1);
+    }
+}
+
+/* ---- reductions, softmax, norms ---- */
+
+static double reduce_step(int kind, double a, double v) {
+    switch (kind) {
+    case FRUGAL_R_MAX:
+        return fmax(a, v);
+    case FRUGAL_R_MIN:
+        return fmin(a, v);
+    case FRUGAL_R_PROD:
+        return a * v;
+    case FRUGAL_R_L1:
+        return a + fabs(v);
+    case FRUGAL_R_SUM_SQUARE:
+    case FRUGAL_R_L2:
+        return a + v * v;
+    default:
+        return a + v;
+    }
+}
+
+static void reduce_case(int kind, int mask, const int64_t *d, int dtype) {
+    const int64_t n = d[0] * d[1] * d[2], out[3] = {mask & 1 ? 1 : d[0], mask & 2 ? 1 : d[1], mask & 4 ? 1 : d[2]},
+                  m = out[0] * out[1] * out[2];
+    const int64_t size = fr_dtype_bytes(dtype);
+    float *x = floats(n);
+    uint8_t *raw = aligned((size_t)(n * size)), *y = aligned((size_t)(m * size));
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype != FR_F32)
+            x[i] = rintf(x[i] * 3);
+        if (dtype == FR_F32)
+            ((float *)(void *)raw)[i] = x[i];
+        else if (dtype == FR_F64)
+            ((double *)(void *)raw)[i] = (double)x[i];
+        else if (dtype == FR_I32)
+            ((int32_t *)(void *)raw)[i] = (int32_t)x[i];
+        else
+            ((int64_t *)(void *)raw)[i] = (int64_t)x[i];
+    }
+    pb *p = pb_new();
+    const int32_t tx = pb_input(p, dtype, 3, d), ty = pb_output(p, dtype, 3, out);
+    pb_step(p, FRUGAL_OP_REDUCE, PB_LIST(tx), PB_LIST(ty), PB_LIST(kind, mask));
+    io t = {.in = {raw}, .out = {y}, .out_bytes = {(size_t)(m * size)}};
+    memcpy(t.dims, d, 24);
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t j = 0; j < m; j++) {
+        double want = kind == FRUGAL_R_MAX ? -INFINITY : kind == FRUGAL_R_MIN ? INFINITY : kind == FRUGAL_R_PROD;
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t i2 = i % d[2], i1 = i / d[2] % d[1], i0 = i / d[2] / d[1];
+            const int64_t at = ((mask & 1 ? 0 : i0) * out[1] + (mask & 2 ? 0 : i1)) * out[2] + (mask & 4 ? 0 : i2);
+            if (at == j)
+                want = reduce_step(kind, want, (double)x[i]);
+        }
+        if (kind == FRUGAL_R_MEAN)
+            want /= (double)(n / m);
+        if (kind == FRUGAL_R_L2)
+            want = sqrt(want);
+        const double got = dtype == FR_F32   ? (double)((float *)(void *)y)[j]
+                           : dtype == FR_F64 ? ((double *)(void *)y)[j]
+                           : dtype == FR_I32 ? (double)((int32_t *)(void *)y)[j]
+                                             : (double)((int64_t *)(void *)y)[j];
+        if (dtype == FR_I32 || dtype == FR_I64)
+            want = trunc(want);
+        ok = ok && fabs(got - want) <= 1e-5 * (1 + fabs(want));
+    }
+    if (!ok)
+        printf("reduce kind %d mask %d dtype %d\n", kind, mask, dtype);
+    CHECK(ok);
+    free(x), free(raw), free(y);
+}
+
+static void test_reduce(void) {
+    const int64_t small[3] = {3, 4, 5}, big[3] = {2, 37, 70};
+    for (int kind = 0; kind < FRUGAL_REDUCE_COUNT; kind++) {
+        for (int mask = 0; mask < 8; mask++)
+            reduce_case(kind, mask, small, FR_F32);
+        reduce_case(kind, 2, big, FR_F32);
+        reduce_case(kind, 4, big, FR_F32);
+        reduce_case(kind, 5, small, FR_F64);
+        reduce_case(kind, 3, small, kind % 2 ? FR_I32 : FR_I64);
+        reduce_case(kind, 4, small, kind % 2 ? FR_I64 : FR_I32);
+    }
+}
+
+static void test_softmax(void) {
+    const int64_t d[3] = {3, 21, 5};
+    const int64_t n = d[0] * d[1] * d[2], stride[3] = {105, 5, 1};
+    for (int k = 0; k < 6; k++) {
+        const int axis = k % 3, logs = k / 3;
+        float *x = floats(n), *y = aligned((size_t)n * 4);
+        for (int64_t i = 0; i < n; i++)
+            x[i] *= 5;
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, FR_F32, 3, d), ty = pb_output(p, FR_F32, 3, d);
+        pb_step(p, FRUGAL_OP_SOFTMAX, PB_LIST(tx), PB_LIST(ty), PB_LIST(axis, logs));
+        io t = {.in = {x}, .out = {y}, .out_bytes = {(size_t)n * 4}};
+        memcpy(t.dims, d, 24);
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        int ok = 1;
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t first = i - i / stride[axis] % d[axis] * stride[axis];
+            double sum = 0;
+            for (int64_t j = 0; j < d[axis]; j++)
+                sum += exp((double)x[first + j * stride[axis]]);
+            ok = ok && close_to(y[i], logs ? (double)x[i] - log(sum) : exp((double)x[i]) / sum, 2e-6);
+        }
+        CHECK(ok);
+        free(x), free(y);
+    }
+}
+
+static void norm_case(int rms, int residual, int beta, int64_t m, int64_t n) {
+    float *x = floats(m * n), *r = floats(m * n), *gamma = floats(n), *bt = floats(n), *y = aligned((size_t)(m * n) * 4);
+    pb *p = pb_new();
+    const int32_t tx = pb_input(p, FR_F32, PB_LIST(m, n)), tr = pb_input(p, FR_F32, PB_LIST(m, n)),
+                  tg = pb_const(p, FR_F32, 0, PB_LIST(n), gamma, (uint64_t)n * 4),
+                  tb = pb_const(p, FR_F32, 0, PB_LIST(n), bt, (uint64_t)n * 4), ty = pb_output(p, FR_F32, PB_LIST(m, n));
+    const int64_t in[4] = {tx, residual ? tr : -1, tg, beta ? tb : -1};
+    pb_step(p, rms ? FRUGAL_OP_RMS_NORM : FRUGAL_OP_LAYER_NORM, rms ? 3 : 4, in, PB_LIST(ty), PB_LIST(pb_float(1e-5)));
+    io t = {.dims = {m, n, m, n}, .in = {x, r}, .out = {y}, .out_bytes = {(size_t)(m * n) * 4}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t i = 0; i < m; i++) {
+        double mean = 0, var = 0;
+        for (int64_t j = 0; j < n; j++)
+            mean += (double)x[i * n + j] + (residual ? (double)r[i * n + j] : 0);
+        mean = rms ? 0 : mean / (double)n;
+        for (int64_t j = 0; j < n; j++)
+            var += pow((double)x[i * n + j] + (residual ? (double)r[i * n + j] : 0) - mean, 2) / (double)n;
+        for (int64_t j = 0; j < n; j++) {
+            const double v = (double)x[i * n + j] + (residual ? (double)r[i * n + j] : 0) - mean;
+            ok = ok && close_to(y[i * n + j], v / sqrt(var + 1e-5) * (double)gamma[j] + (beta && !rms ? (double)bt[j] : 0), 1e-5);
+        }
+    }
+    CHECK(ok);
+    free(x), free(r), free(gamma), free(bt), free(y);
+}
+
+static void test_norm(void) {
+    for (int k = 0; k < 8; k++)
+        norm_case(k & 1, k >> 1 & 1, k >> 2, 3, 5 + 37 * k);
+    norm_case(0, 1, 1, 100, 384);
+}
+
+/* ---- linear ---- */
+
+static uint16_t half_of_power(int e) { return (uint16_t)((15 + e) << 10); } /* 2^e */
+
+typedef struct weights {
+    int64_t n, k, np, kp;
+    uint8_t *packed;
+    uint64_t bytes;
+    float *scale; /* [np], W8 */
+    double *real; /* [n][k] */
+} weights;
+
+static weights make_weights(int layout, int64_t n, int64_t k) {
+    weights w = {.n = n, .k = k, .np = (n + 15) / 16 * 16, .kp = (k + 31) / 32 * 32};
+    w.bytes = (uint64_t)(layout == FRUGAL_F32_P16  ? 4 * w.np * k
+                         : layout == FRUGAL_W8_P16 ? w.np * w.kp
+                                                   : w.np / 16 * (w.kp / 32) * 304);
+    w.packed = aligned(w.bytes);
+    memset(w.packed, 0, w.bytes);
+    w.scale = floats(w.np);
+    w.real = calloc((size_t)(n * k), sizeof(double));
+    for (int64_t p = 0; layout == FRUGAL_W4_P16 && p < w.np / 16 * (w.kp / 32); p++) {
+        for (int r = 0; r < 16; r++) {
+            const uint16_t s = half_of_power((int)(random_bits() % 5) - 6);
+            memcpy(w.packed + p * 304 + 256 + 2 * r, &s, 2);
+            w.packed[p * 304 + 288 + r] = 8;
+        }
+        memset(w.packed + p * 304, 0x88, 256); /* padding: the code of the zero point */
+    }
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < k; j++) {
+            const int q = (int)(random_bits() % 255) - 127, code = (int)(random_bits() % 16);
+            const int64_t p = i / 16, r = i % 16;
+            double *real = &w.real[i * k + j];
+            if (layout == FRUGAL_F32_P16) {
+                const float f = uniform();
+                memcpy(w.packed + 4 * ((p * k + j) * 16 + r), &f, 4);
+                *real = (double)f;
+            } else if (layout == FRUGAL_W8_P16) {
+                w.packed[((p * (w.kp / 4) + j / 4) * 16 + r) * 4 + j % 4] = (uint8_t)(int8_t)q;
+                *real = q * (double)w.scale[i];
+            } else {
+                uint8_t *block = w.packed + (p * (w.kp / 32) + j / 32) * 304, *byte = block + j % 16 / 4 * 64 + 4 * r + j % 4;
+                *byte = (uint8_t)(j % 32 < 16 ? (*byte & 0xf0) | code : (*byte & 0x0f) | code << 4);
+                uint16_t s;
+                memcpy(&s, block + 256 + 2 * r, 2);
+                *real = (code - 8) * (double)fr_half_to_float(s);
+            }
+        }
+    }
+    return w;
+}
+
+/* What the activations are after quantization. */
+static double *quantized(const float *x, int64_t m, int64_t k, int blocked, float fixed) {
+    double *y = calloc((size_t)(m * k), sizeof(double));
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < k; j++) {
+            const int64_t from = blocked ? j / 32 * 32 : 0, to = blocked ? (from + 32 < k ? from + 32 : k) : k;
+            float max = 0;
+            for (int64_t l = from; l < to; l++)
+                max = fmaxf(max, fabsf(x[i * k + l]));
+            const float s = fixed > 0 ? fixed : max * (1.0f / 127), inverse = fixed > 0 ? 1 / fixed : 127 / max;
+            y[i * k + j] = fmin(127, fmax(-127, (double)rintf(x[i * k + j] * inverse))) * (double)s;
+        }
+    }
+    return y;
+}
+
+static void linear_case(int layout, int act_layout, float fixed, int64_t m, int64_t n, int64_t k, int bias, int residual,
+                        int act) {
+    weights w = make_weights(layout, n, k);
+    float *x = floats(m * k), *bs = floats(w.np), *r = floats(m * n), *y = aligned((size_t)(m * n) * 4);
+    const int is_float = layout == FRUGAL_F32_P16;
+    double *xq = quantized(x, m, k, act_layout == FRUGAL_A8_BLOCK, fixed);
+    pb *p = pb_new();
+    const int64_t s = pb_symbol(p, 0, 0);
+    const int32_t tx = pb_input(p, FR_F32, PB_LIST(s, 1, k)), tr = pb_input(p, FR_F32, PB_LIST(s, 1, n));
+    const int32_t tw = pb_const(p,
+                                is_float                  ? FR_F32
+                                : layout == FRUGAL_W8_P16 ? FR_I8
+                                                          : FR_U8,
+                                layout, PB_LIST(n, k), w.packed, w.bytes);
+    const int32_t ts = pb_const(p, FR_F32, 0, PB_LIST(w.np), w.scale, (uint64_t)w.np * 4),
+                  tb = pb_const(p, FR_F32, 0, PB_LIST(w.np), bs, (uint64_t)w.np * 4);
+    const int32_t tf = pb_const(p, FR_F32, 0, PB_LIST(1), &fixed, 4);
+    const int32_t ty = pb_output(p, FR_F32, PB_LIST(s, 1, n));
+    int32_t from = tx;
+    if (!is_float) {
+        from = pb_temp(p, FR_I8, act_layout, PB_LIST(s, 1, k));
+        pb_step(p, FRUGAL_OP_QUANTIZE_ACT, PB_LIST(tx, fixed > 0 ? tf : -1), PB_LIST(from), PB_NONE);
+    }
+    pb_step(p, FRUGAL_OP_LINEAR, PB_LIST(from, tw, layout == FRUGAL_W8_P16 ? ts : -1, bias ? tb : -1, residual ? tr : -1),
+            PB_LIST(ty), PB_LIST(act));
+    io t = {.dims = {m, 1, k, m, 1, n}, .in = {x, r}, .out = {y}, .out_bytes = {(size_t)(m * n) * 4}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t i = 0; i < m * n; i++) {
+        double v = bias ? (double)bs[i % n] : 0;
+        for (int64_t j = 0; j < k; j++)
+            v += w.real[i % n * k + j] * (is_float ? (double)x[i / n * k + j] : xq[i / n * k + j]);
+        v = naive_unary(act, v, 0, 0) + (residual ? (double)r[i] : 0);
+        ok = ok && fabs((double)y[i] - v) <= 1e-5 * (10 + fabs(v)) * sqrt((double)k);
+    }
+    if (!ok)
+        printf("linear layout %d act %d m %d n %d k %d\n", layout, act_layout, (int)m, (int)n, (int)k);
+    CHECK(ok);
+    free(w.packed), free(w.scale), free(w.real), free(x), free(bs), free(r), free(y), free(xq);
+}
+
+static void test_linear(void) {
+    const int64_t sizes[][3] = {{1, 16, 32}, {1, 1, 1}, {3, 17, 33}, {5, 40, 64}, {33, 50, 96}, {70, 100, 130}, {2, 300, 70}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
+        const int odd = (int)i % 2;
+        linear_case(FRUGAL_F32_P16, 0, 0, m, n, k, odd, !odd, FRUGAL_U_COPY);
+        linear_case(FRUGAL_W8_P16, FRUGAL_A8_TOKEN, 0, m, n, k, 1, odd, FRUGAL_U_GELU);
+        linear_case(FRUGAL_W8_P16, FRUGAL_A8_BLOCK, 0, m, n, k, !odd, 0, FRUGAL_U_COPY);
+        linear_case(FRUGAL_W8_P16, FRUGAL_A8_TOKEN, 0.011f, m, n, k, 0, 0, FRUGAL_U_RELU);
+        linear_case(FRUGAL_W4_P16, FRUGAL_A8_BLOCK, 0, m, n, k, 1, odd, FRUGAL_U_SILU);
+        linear_case(FRUGAL_W4_P16, FRUGAL_A8_TOKEN, 0, m, n, k, odd, 1, FRUGAL_U_COPY);
+    }
+}
+
+static void matmul_case(int64_t b0, int64_t a0, int64_t m, int64_t k, int64_t n, int transposed, float alpha) {
+    const int64_t batch = a0 > b0 ? a0 : b0;
+    float *a = floats(a0 * m * k), *b = floats(b0 * k * n), *y = aligned((size_t)(batch * m * n) * 4);
+    pb *p = pb_new();
+    const int32_t ta = pb_input(p, FR_F32, PB_LIST(a0, m, k)),
+                  tb = pb_input(p, FR_F32, PB_LIST(b0, transposed ? n : k, transposed ? k : n)),
+                  ty = pb_output(p, FR_F32, PB_LIST(batch, m, n));
+    pb_step(p, FRUGAL_OP_MATMUL, PB_LIST(ta, tb), PB_LIST(ty), PB_LIST(transposed, pb_float((double)alpha)));
+    io t = {.dims = {a0, m, k, b0, transposed ? n : k, transposed ? k : n},
+            .in = {a, b},
+            .out = {y},
+            .out_bytes = {(size_t)(batch * m * n) * 4}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t i = 0; i < batch * m * n; i++) {
+        const int64_t col = i % n, row = i / n % m, x = i / n / m;
+        double v = 0;
+        for (int64_t j = 0; j < k; j++) {
+            const float *bb = b + (b0 == 1 ? 0 : x) * k * n;
+            v += (double)a[((a0 == 1 ? 0 : x) * m + row) * k + j] * (double)(transposed ? bb[col * k + j] : bb[j * n + col]);
+        }
+        ok = ok && fabs((double)y[i] - (double)alpha * v) <= 1e-5 * (1 + fabs(v)) * sqrt((double)k + 1);
+    }
+    CHECK(ok);
+    free(a), free(b), free(y);
+}
+
+static void test_matmul(void) {
+    for (int t = 0; t < 2; t++) {
+        matmul_case(1, 1, 1, 1, 1, t, 1);
+        matmul_case(2, 2, 5, 7, 16, t, 0.5f);
+        matmul_case(1, 3, 4, 33, 37, t, 1);
+        matmul_case(3, 1, 300, 20, 48, t, 2);
+        matmul_case(1, 1, 3, 0, 5, t, 1);
+        matmul_case(1, 1, 9, 5000, 40, t, 1);
+    }
+}
+
+/* ---- attention ---- */
+
+typedef struct attn {
+    int64_t b, s, t, h, g, d, e;
+    int causal, fused,
+        mask; /* mask 0 none, 1 bool [b, 1, 1, t], 2 bool [b, h, s, t], 3 float [h, s, t], 4 bool [s, t], 5 bool [1] */
+    float softcap;
+    const float *q, *k, *v; /* dense, unfused */
+    const uint8_t *allow;
+    const float *add;
+} attn;
+
+static int64_t mask_at(const attn *a, int64_t b, int64_t h, int64_t i, int64_t j) {
+    switch (a->mask) {
+    case 1:
+        return b * a->t + j;
+    case 2:
+        return ((b * a->h + h) * a->s + i) * a->t + j;
+    case 3:
+        return (h * a->s + i) * a->t + j;
+    case 4:
+        return i * a->t + j;
+    default:
+        return 0;
+    }
+}
+
+static double naive_attention(const attn *a, int64_t b, int64_t h, int64_t i, int64_t c) {
+    double sum = 0, y = 0, max = -INFINITY;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t j = 0; j < a->t; j++) {
+            double x = 0;
+            const int64_t kv = h / (a->h / a->g);
+            for (int64_t l = 0; l < a->d; l++)
+                x += (double)a->q[((b * a->s + i) * a->h + h) * a->d + l] * (double)a->k[((b * a->t + j) * a->g + kv) * a->d + l];
+            x *= 0.125;
+            if (a->softcap > 0)
+                x = (double)a->softcap * tanh(x / (double)a->softcap);
+            if (a->mask == 3)
+                x += (double)a->add[mask_at(a, b, h, i, j)];
+            else if (a->mask && !a->allow[mask_at(a, b, h, i, j)])
+                continue;
+            if (a->causal && j > i + a->t - a->s)
+                continue;
+            if (pass == 0)
+                max = fmax(max, x);
+            else
+                sum += exp(x - max), y += exp(x - max) * (double)a->v[((b * a->t + j) * a->g + kv) * a->e + c];
+        }
+    }
+    return sum == 0 ? 0 : y / sum;
+}
+
+/* The plan's answer into y. */
+static void run_attention(const attn *a, float *y) {
+    pb *p = pb_new();
+    const int64_t width = (a->h + 2 * a->g) * a->d;
+    float *qkv = floats(a->b * a->s * width);
+    for (int64_t r = 0; a->fused && r < a->b * a->s; r++) {
+        memcpy(qkv + r * width, a->q + r * a->h * a->d, (size_t)(a->h * a->d) * 4);
+        memcpy(qkv + r * width + a->h * a->d, a->k + r * a->g * a->d, (size_t)(a->g * a->d) * 4);
+        memcpy(qkv + r * width + (a->h + a->g) * a->d, a->v + r * a->g * a->d, (size_t)(a->g * a->d) * 4);
+    }
+    const int64_t mask_dims[6][4] = {{0}, {a->b, 1, 1, a->t}, {a->b, a->h, a->s, a->t}, {a->h, a->s, a->t}, {a->s, a->t}, {1}};
+    const int mask_rank[6] = {0, 4, 4, 3, 2, 1};
+    const int32_t tq = pb_input(p, FR_F32, PB_LIST(a->b, a->s, a->fused ? width : a->h * a->d));
+    const int32_t tk = a->fused ? -1 : pb_input(p, FR_F32, PB_LIST(a->b, a->t, a->g * a->d)),
+                  tv = a->fused ? -1 : pb_input(p, FR_F32, PB_LIST(a->b, a->t, a->g * a->e));
+    const int32_t tm = a->mask ? pb_input(p, a->mask == 3 ? FR_F32 : FR_BOOL, mask_rank[a->mask], mask_dims[a->mask]) : -1;
+    const int32_t ty = pb_output(p, FR_F32, PB_LIST(a->b, a->s, a->h * a->e));
+    pb_step(p, FRUGAL_OP_ATTENTION, PB_LIST(tq, tk, tv, tm), PB_LIST(ty),
+            PB_LIST(a->h, a->g, pb_float(0.125), a->causal, pb_float((double)a->softcap), a->fused));
+    io t = {.out = {y}, .out_bytes = {(size_t)(a->b * a->s * a->h * a->e) * 4}};
+    int n = 0, d = 0;
+    t.in[n++] = a->fused ? qkv : a->q;
+    if (!a->fused)
+        t.in[n++] = a->k, t.in[n++] = a->v;
+    if (a->mask)
+        t.in[n++] = a->mask == 3 ? (const void *)a->add : a->allow;
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        for (int k = 0; p->tensors[i].kind == FRUGAL_TENSOR_INPUT && k < p->tensors[i].rank; k++)
+            t.dims[d++] = p->tensors[i].dims[k];
+    }
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    free(qkv);
+}
+
+static void attention_case(attn a) {
+    const int64_t masks = a.b * a.h * a.s * a.t + 1;
+    float *q = floats(a.b * a.s * a.h * a.d), *k = floats(a.b * a.t * a.g * a.d), *v = floats(a.b * a.t * a.g * a.e),
+          *add = floats(masks);
+    float *y = aligned((size_t)(a.b * a.s * a.h * a.e) * 4);
+    uint8_t *allow = aligned((size_t)masks);
+    for (int64_t i = 0; i < a.b * a.s * a.h * a.d; i++)
+        q[i] *= 4;
+    for (int64_t i = 0; i < masks; i++)
+        allow[i] = a.mask == 1 ? i % a.t < a.t - a.t / 3 : random_bits() % 3 != 0;
+    a.q = q, a.k = k, a.v = v, a.allow = allow, a.add = add;
+    run_attention(&a, y);
+    int ok = 1;
+    for (int64_t i = 0; i < a.b * a.s * a.h * a.e; i++) {
+        ok =
+            ok && close_to(y[i], naive_attention(&a, i / (a.s * a.h * a.e), i / a.e % a.h, i / (a.h * a.e) % a.s, i % a.e), 2e-5);
+    }
+    if (!ok)
+        printf("attention b %d s %d t %d h %d g %d d %d e %d mask %d\n", (int)a.b, (int)a.s, (int)a.t, (int)a.h, (int)a.g,
+               (int)a.d, (int)a.e, a.mask);
+    CHECK(ok);
+    free(q), free(k), free(v), free(add), free(y), free(allow);
+}
+
+static void test_attention(void) {
+    attention_case((attn){.b = 1, .s = 1, .t = 1, .h = 1, .g = 1, .d = 1, .e = 1});
+    attention_case((attn){.b = 2, .s = 5, .t = 5, .h = 3, .g = 3, .d = 8, .e = 8, .fused = 1, .mask = 1});
+    attention_case((attn){.b = 2, .s = 17, .t = 17, .h = 4, .g = 2, .d = 16, .e = 16, .fused = 1, .causal = 1});
+    attention_case((attn){.b = 1, .s = 7, .t = 40, .h = 2, .g = 1, .d = 12, .e = 20, .causal = 1, .mask = 2});
+    attention_case((attn){.b = 2, .s = 70, .t = 33, .h = 2, .g = 2, .d = 32, .e = 32, .mask = 3, .softcap = 5});
+    attention_case((attn){.b = 1, .s = 9, .t = 4, .h = 2, .g = 2, .d = 16, .e = 16, .causal = 1}); /* rows that see nothing */
+    attention_case((attn){.b = 2, .s = 1, .t = 50, .h = 6, .g = 2, .d = 16, .e = 16, .causal = 1, .mask = 2});
+    attention_case((attn){.b = 1, .s = 1, .t = 600, .h = 40, .g = 2, .d = 8, .e = 16, .mask = 1});
+    attention_case((attn){.b = 1, .s = 20, .t = 700, .h = 2, .g = 2, .d = 16, .e = 24, .mask = 4});
+    attention_case((attn){.b = 2, .s = 3, .t = 6, .h = 2, .g = 2, .d = 4, .e = 4, .mask = 5});
+    attention_case((attn){.b = 1, .s = 130, .t = 130, .h = 1, .g = 1, .d = 16, .e = 16, .causal = 1, .mask = 4});
+    attention_case((attn){.b = 1, .s = 3, .t = 0, .h = 2, .g = 2, .d = 4, .e = 4});
+}
+
+/* More masked keys, more batch entries and other threads change no bit. */
+static void test_attention_padding(void) {
+    const int64_t h = 2, d = 16, s = 9, t0 = 21;
+    float *q = floats(2 * s * h * d), *k = floats(2 * 900 * h * d), *v = floats(2 * 900 * h * d),
+          *first = aligned((size_t)(s * h * d) * 4);
+    for (int64_t i = 0; i < t0 * h * d; i++)
+        v[i] = i % 3 ? v[i] * 1e-38f : 0; /* products that underflow: zeros of both signs */
+    const int64_t lengths[5] = {21, 22, 37, 64, 600};
+    for (int n = 0; n < 10; n++) {
+        const int64_t t = lengths[n % 5], batch = n / 5 + 1;
+        float *kk = floats(batch * t * h * d), *vv = floats(batch * t * h * d), *y = aligned((size_t)(batch * s * h * d) * 4);
+        uint8_t *allow = aligned((size_t)(batch * t));
+        memset(allow, 0, (size_t)(batch * t));
+        memset(allow, 1, (size_t)t0);
+        memcpy(kk, k, (size_t)(t0 * h * d) * 4);
+        memcpy(vv, v, (size_t)(t0 * h * d) * 4);
+        attn a = {
+            .b = batch, .s = s, .t = t, .h = h, .g = h, .d = d, .e = d, .mask = 1, .q = q, .k = kk, .v = vv, .allow = allow};
+        run_attention(&a, n == 0 ? first : y);
+        if (n > 0)
+            CHECK(memcmp(first, y, (size_t)(s * h * d) * 4) == 0);
+        /* The same through a mask without the form of padding. */
+        uint8_t *full = aligned((size_t)(batch * h * s * t));
+        for (int64_t i = 0; i < batch * h * s * t; i++)
+            full[i] = allow[i / (h * s * t) * t + i % t];
+        a.mask = 2, a.allow = full;
+        run_attention(&a, y);
+        CHECK(memcmp(first, y, (size_t)(s * h * d) * 4) == 0);
+        free(kk), free(vv), free(y), free(allow), free(full);
+    }
+    free(q), free(k), free(v), free(first);
+}
+
+/* ---- QUANTIZE, DEQUANTIZE ---- */
+
+static void test_quantize(void) {
+    const float x[12] = {0.5f, 1.5f, -2.5f, 100, -100, 3, 4, 5, 6, -7, 8, 9};
+    const float scale[8] = {1, 2, 0.5f, 0.25f, 1, 2, 4, 8};
+    const int8_t zero[8] = {0, 1, 2, 3, -1, -2, -3, 0};
+    for (int mode = 0; mode < 3; mode++) { /* one scale, axis 1, blocks of 2 of axis 1 */
+        const int64_t dims[3][2] = {{1}, {4}, {3, 2}}, n = mode == 0 ? 1 : mode == 1 ? 4 : 6;
+        int8_t q[12];
+        float back[12];
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, FR_F32, PB_LIST(3, 4)),
+                      ts = pb_const(p, FR_F32, 0, mode == 2 ? 2 : 1, dims[mode], scale, (uint64_t)n * 4),
+                      tz = pb_const(p, FR_I8, 0, mode == 2 ? 2 : 1, dims[mode], zero, (uint64_t)n);
+        const int32_t ty = pb_output(p, FR_I8, PB_LIST(3, 4)), tb = pb_output(p, FR_F32, PB_LIST(3, 4));
+        pb_step(p, FRUGAL_OP_QUANTIZE, PB_LIST(tx, ts, tz), PB_LIST(ty), PB_LIST(1, mode == 2 ? 2 : 0));
+        pb_step(p, FRUGAL_OP_DEQUANTIZE, PB_LIST(ty, ts, tz), PB_LIST(tb), PB_LIST(1, mode == 2 ? 2 : 0));
+        io t = {.dims = {3, 4}, .in = {x}, .out = {q, back}, .out_bytes = {12, 48}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        for (int i = 0; i < 12; i++) {
+            const int at = mode == 0 ? 0 : mode == 1 ? i % 4 : i / 4 * 2 + i % 4 / 2;
+            const float want = fminf(127, fmaxf(-128, rintf(x[i] / scale[at]) + (float)zero[at]));
+            CHECK((float)q[i] == want && back[i] == ((float)q[i] - (float)zero[at]) * scale[at]);
+        }
+    }
+}
+
+/* ---- sessions ---- */
+
+/* Two linears with symbolic lengths, an alias between them, an output read by a later step. */
+static pb *small_model(void) {
+    pb *p = pb_new();
+    weights w = make_weights(FRUGAL_F32_P16, 8, 12);
+    const int64_t n = pb_symbol(p, 0, 0), s = pb_symbol(p, 0, 1), both = pb_dim(p, FRUGAL_DIM_MUL, n, s);
+    const int32_t x = pb_input(p, FR_F32, PB_LIST(n, s, 12)), y0 = pb_output(p, FR_F32, PB_LIST(n, s, 8)),
+                  flat = pb_alias(p, y0, PB_LIST(both, 8)),
+                  tw = pb_const(p, FR_F32, FRUGAL_F32_P16, PB_LIST(8, 12), w.packed, w.bytes),
+                  u = pb_temp(p, FR_F32, 0, PB_LIST(both, 8)), y1 = pb_output(p, FR_F32, PB_LIST(both, 1));
+    pb_step(p, FRUGAL_OP_LINEAR, PB_LIST(x, tw), PB_LIST(y0), PB_LIST(FRUGAL_U_RELU));
+    pb_step(p, FRUGAL_OP_UNARY, PB_LIST(flat), PB_LIST(u), PB_LIST(FRUGAL_U_NEG, 0, 0));
+    pb_step(p, FRUGAL_OP_REDUCE, PB_LIST(u), PB_LIST(y1), PB_LIST(FRUGAL_R_SUM, 2));
+    free(w.packed), free(w.scale), free(w.real);
+    return p;
+}
+
+static int64_t fake_now;
+static int64_t fake_clock(void) { return fake_now += 5; }
+
+static void test_session(void) {
+    size_t size;
+    pb *b = small_model();
+    uint8_t *file = pb_finish(b, &size);
+    save_seed(file, size), plans++;
+    frugal_plan plan;
+    frugal_session *s;
+    frugal_error err;
+    frugal_record records[3];
+    CHECK(frugal_plan_open(&plan, file, size, &err) == FRUGAL_OK);
+    CHECK(plan.n_inputs == 1 && plan.n_outputs == 2 && frugal_plan_input(&plan, 0) == 0 && frugal_plan_output(&plan, 1) == 5 &&
+          frugal_plan_output(&plan, 2) == -1);
+    void *mem = aligned(frugal_session_bytes(&plan));
+    CHECK(frugal_session_init(&s, mem, frugal_session_bytes(&plan) - 1, &plan, fr_isa_scalar, NULL, 1 << 20, &err) ==
+          FRUGAL_BAD_ARG);
+    CHECK(frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, NULL, NULL, 1 << 20, &err) == FRUGAL_NO_ISA);
+    CHECK(frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, fr_isa_scalar, NULL, 1 << 20, &err) == FRUGAL_OK);
+    CHECK(frugal_session_run(s, NULL, 0, NULL, NULL, &err) == FRUGAL_BAD_ARG);
+    for (int64_t len = 0; len < 40; len += 13) {
+        const int64_t dims[3] = {2, len, 12}, n = 2 * len;
+        float *x = floats(n * 12), *y0 = aligned((size_t)n * 32), *y1 = aligned((size_t)n * 4), *alone = aligned((size_t)n * 4);
+        CHECK(frugal_session_resolve(s, dims, &err) == FRUGAL_OK);
+        int64_t got[8];
+        CHECK(frugal_session_shape(s, 5, got) == 2 && got[0] == n && got[1] == 1);
+        CHECK(frugal_session_shape(s, 6, got) == -1 && frugal_session_shape(s, -1, got) == -1);
+        const size_t bytes = frugal_session_arena_bytes(s);
+        void *arena = aligned(bytes);
+        const void *in[1] = {x};
+        void *both[2] = {y0, y1}, *second[2] = {NULL, alone};
+        frugal_session_record(s, records, fake_clock);
+        CHECK(frugal_session_run(s, arena, bytes, in, both, &err) == FRUGAL_OK);
+        CHECK(records[0].nanoseconds == 5 && records[0].operations == n * 8 * 12 * 2 && records[0].bytes_written == n * 32);
+        CHECK(records[0].bytes_read == n * 48 + 4 * 16 * 12);
+        frugal_session_record(s, NULL, NULL);
+        CHECK(frugal_session_run(s, arena, bytes, in, second, &err) == FRUGAL_OK);
+        CHECK(memcmp(y1, alone, (size_t)n * 4) == 0);
+        CHECK(frugal_session_run(s, arena, bytes, in, NULL, &err) == FRUGAL_OK);
+        int ok = 1;
+        for (int64_t i = 0; i < n; i++) {
+            float sum = 0;
+            for (int j = 0; j < 8; j++)
+                sum -= y0[i * 8 + j];
+            ok = ok && close_to(y1[i], (double)sum, 1e-5);
+        }
+        CHECK(ok);
+        if (bytes > 0) {
+            CHECK(frugal_session_run(s, arena, bytes - 1, in, both, &err) == FRUGAL_BAD_ARG);
+            CHECK(frugal_session_run(s, (uint8_t *)arena + 4, bytes, in, both, &err) == FRUGAL_BAD_ARG);
+            const void *none[1] = {NULL}, *crooked[1] = {(uint8_t *)x + 1};
+            CHECK(frugal_session_run(s, arena, bytes, none, both, &err) == FRUGAL_BAD_ARG && err.input == 0);
+            CHECK(frugal_session_run(s, arena, bytes, crooked, both, &err) == FRUGAL_BAD_ARG);
+        }
+        free(x), free(y0), free(y1), free(alone), free(arena);
+    }
+    const int64_t wrong[3] = {2, 3, 13}, negative[3] = {-2, 3, 12}, huge[3] = {1 << 20, 1 << 20, 12}, big[3] = {100, 100, 12},
+                  overflow[3] = {FRUGAL_MAX_DIM, 2, 12};
+    CHECK(frugal_session_resolve(s, wrong, &err) == FRUGAL_BAD_INPUT && err.input == 0 && err.axis == 2 && err.want == 12 &&
+          err.got == 13);
+    CHECK(frugal_session_resolve(s, negative, &err) == FRUGAL_BAD_INPUT && err.axis == 0 && err.got == -2);
+    CHECK(frugal_session_resolve(s, huge, &err) == FRUGAL_TOO_BIG);
+    CHECK(frugal_session_resolve(s, overflow, &err) == FRUGAL_BAD_SHAPE);
+    frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, fr_isa_scalar, NULL, 100000, &err);
+    CHECK(frugal_session_resolve(s, big, &err) == FRUGAL_TOO_BIG && err.want == 100000 && err.got > 100000);
+    CHECK(frugal_session_arena_bytes(s) == 0 && frugal_session_run(s, NULL, 0, NULL, NULL, &err) == FRUGAL_BAD_ARG);
+    CHECK(frugal_session_resolve(NULL, big, NULL) == FRUGAL_BAD_ARG);
+    free(mem), free(file), free(b);
+}
+
+/* A chain of equal temporaries needs two places. */
+static void test_arena(void) {
+    pb *p = pb_new();
+    int32_t from = pb_input(p, FR_F32, PB_LIST(1024));
+    for (int i = 0; i < 20; i++) {
+        const int32_t to = i < 19 ? pb_temp(p, FR_F32, 0, PB_LIST(1024)) : pb_output(p, FR_F32, PB_LIST(1024));
+        pb_step(p, FRUGAL_OP_UNARY, PB_LIST(from), PB_LIST(to), PB_LIST(FRUGAL_U_NEG, 0, 0));
+        from = to;
+    }
+    float *x = floats(1024), *y = aligned(4096);
+    io t = {.dims = {1024}, .in = {x}, .out = {y}, .out_bytes = {4096}, .limit = 8192};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    CHECK(memcmp(x, y, 4096) == 0);
+    free(x), free(y);
+}
+
+static frugal_status open_status(pb *p) {
+    size_t size;
+    uint8_t *file = pb_finish(p, &size);
+    frugal_plan plan;
+    frugal_session *s;
+    frugal_error err = {.what = NULL};
+    frugal_status st = frugal_plan_open(&plan, file, size, &err);
+    if (!st) {
+        void *mem = aligned(frugal_session_bytes(&plan));
+        st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, fr_isa_scalar, NULL, 1 << 20, &err);
+        free(mem);
+    }
+    if (st)
+        CHECK(err.what != NULL && err.status == (int32_t)st);
+    free(file), free(p);
+    return st;
+}
+
+static void test_bad_plans(void) {
+    pb *p;
+    CHECK(open_status(small_model()) == FRUGAL_OK);
+#define BAD(change, want)                                                                                                        \
+    p = small_model();                                                                                                           \
+    change;                                                                                                                      \
+    CHECK(open_status(p) == (want))
+    BAD(p->tensors[3].bytes++, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[3].offset = 64, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[3].offset = UINT64_MAX - 63, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[3].dims[0] = -1, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].dims[0] = -4, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].dims[0] = INT64_MIN, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].rank = 9, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].dims[7] = 1, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].dtype = 8, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].kind = 5, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].layout = FRUGAL_W8_P16, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[4].layout = FRUGAL_A8_TOKEN, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[2].alias = 2, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[2].alias = 99, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[2].dtype = FR_I32, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].alias = 1, FRUGAL_BAD_PLAN);
+    BAD(p->tensors[0].name = 6, FRUGAL_BAD_PLAN);
+    BAD(p->dims[2].a = -3, FRUGAL_BAD_PLAN);
+    BAD(p->dims[0].a = 1, FRUGAL_BAD_PLAN);
+    BAD(p->dims[0].b = 3, FRUGAL_BAD_PLAN);
+    BAD(p->dims[0].op = 11, FRUGAL_BAD_PLAN);
+    BAD(p->steps[0].op = FRUGAL_OP_COUNT, FRUGAL_UNSUPPORTED);
+    BAD(p->steps[0].n_in = 1, FRUGAL_BAD_PLAN);
+    BAD(p->steps[0].n_out = 0, FRUGAL_BAD_PLAN);
+    BAD(p->steps[2].args = 6, FRUGAL_BAD_PLAN);
+    BAD(p->steps[2].args = UINT32_MAX, FRUGAL_BAD_PLAN);
+    BAD(p->steps[2].attrs = 5, FRUGAL_BAD_PLAN);
+    BAD(p->steps[2].n_attr = 1, FRUGAL_BAD_PLAN);
+    BAD(p->attrs[0] = FRUGAL_UNARY_COUNT, FRUGAL_BAD_PLAN);
+    BAD(p->attrs[2] = pb_float(NAN), FRUGAL_BAD_PLAN);
+    BAD(p->args[0] = -1, FRUGAL_BAD_PLAN);
+    BAD(p->args[0] = 6, FRUGAL_BAD_PLAN);
+    BAD(p->args[2] = 0, FRUGAL_BAD_PLAN); /* writes an input */
+    BAD(p->args[2] = 3, FRUGAL_BAD_PLAN); /* writes a constant */
+    BAD(p->args[2] = 2, FRUGAL_BAD_PLAN); /* writes an alias */
+    BAD(p->args[4] = 5, FRUGAL_BAD_PLAN); /* one written twice, one never */
+    BAD(p->args[3] = 5, FRUGAL_BAD_PLAN); /* read before written */
+    BAD(p->n_steps = 2, FRUGAL_BAD_PLAN); /* an output never written */
+#undef BAD
+}
+
+static void test_bad_files(void) {
+    size_t size;
+    pb *b = small_model();
+    uint8_t *file = pb_finish(b, &size), *copy = aligned(size + 64);
+    frugal_plan plan;
+    frugal_plan_header *h = (frugal_plan_header *)(void *)copy;
+    frugal_plan_section *s = (frugal_plan_section *)(void *)(copy + 64);
+#define BAD(change, want)                                                                                                        \
+    memcpy(copy, file, size);                                                                                                    \
+    change;                                                                                                                      \
+    CHECK(frugal_plan_open(&plan, copy, size, NULL) == (want))
+    BAD((void)0, FRUGAL_OK);
+    BAD(h->magic[0] = 'G', FRUGAL_BAD_PLAN);
+    BAD(h->version = 2, FRUGAL_BAD_VERSION);
+    BAD(h->bytes++, FRUGAL_BAD_PLAN);
+    BAD(h->sections = 17, FRUGAL_BAD_PLAN);
+    BAD(h->sections = 1, FRUGAL_BAD_PLAN); /* no TEXT */
+    BAD(s[3].offset += 32, FRUGAL_BAD_PLAN);
+    BAD(s[3].offset = UINT64_MAX - 63, FRUGAL_BAD_PLAN);
+    BAD(s[3].bytes = UINT64_MAX, FRUGAL_BAD_PLAN);
+    BAD(s[3].count++, FRUGAL_BAD_PLAN);
+    BAD(s[3].kind = FRUGAL_SECTION_TEXT, FRUGAL_BAD_PLAN);
+    BAD(s[3].kind = 0, FRUGAL_BAD_PLAN);
+    BAD(s[7].offset -= 64, FRUGAL_BAD_PLAN);
+    BAD(s[1].bytes = 5, FRUGAL_BAD_PLAN); /* TEXT does not end with NUL */
+    BAD(s[1].bytes = 0, FRUGAL_BAD_PLAN);
+#undef BAD
+    memcpy(copy, file, size);
+    for (size_t n = 0; n < size; n += 37)
+        CHECK(frugal_plan_open(&plan, copy, n, NULL) == FRUGAL_BAD_PLAN);
+    memmove(copy + 8, copy, size);
+    CHECK(frugal_plan_open(&plan, copy + 8, size, NULL) == FRUGAL_BAD_ARG);
+    CHECK(frugal_plan_open(&plan, NULL, size, NULL) == FRUGAL_BAD_ARG);
+    free(file), free(copy), free(b);
+}
+
+/* Errors that only shapes or values show. */
+static void test_bad_values(void) {
+    const float table[6] = {0};
+    const int64_t ids[2][2] = {{0, 3}, {-4, 0}};
+    for (int k = 0; k < 4; k++) {
+        float y[4];
+        pb *p = pb_new();
+        const int32_t tt =
+            k < 2 ? pb_const(p, FR_F32, 0, PB_LIST(3, 2), table, 24) : pb_const(p, FR_I8, 0, PB_LIST(3, 2), table, 6);
+        const int32_t ts = pb_const(p, FR_F32, 0, PB_LIST(3, 1), table, 12), ti = pb_input(p, FR_I64, PB_LIST(2)),
+                      ty = pb_output(p, FR_F32, PB_LIST(2, 2));
+        if (k < 2)
+            pb_step(p, FRUGAL_OP_GATHER, PB_LIST(tt, ti), PB_LIST(ty), PB_LIST(0));
+        else
+            pb_step(p, FRUGAL_OP_GATHER_DEQUANTIZE, PB_LIST(tt, ts, ti), PB_LIST(ty), PB_NONE);
+        size_t size;
+        uint8_t *file = pb_finish(p, &size);
+        io t = {.dims = {2}, .in = {ids[k % 2]}, .out = {y}};
+        CHECK(live(file, size, &t, "auto", 1) == FRUGAL_BAD_INPUT);
+        CHECK(t.err.step == 0 && t.err.tensor == ti && t.err.want == 3 && t.err.got == (k % 2 ? -4 : 3));
+        free(file), free(p);
+    }
+    pb *p = pb_new();
+    const int64_t s = pb_symbol(p, 0, 0), u = pb_symbol(p, 1, 0);
+    const int32_t a = pb_input(p, FR_F32, PB_LIST(s)), b = pb_input(p, FR_F32, PB_LIST(u)), y = pb_output(p, FR_F32, PB_LIST(s));
+    pb_step(p, FRUGAL_OP_BINARY, PB_LIST(a, b), PB_LIST(y), PB_LIST(FRUGAL_B_ADD));
+    size_t size;
+    uint8_t *file = pb_finish(p, &size);
+    float zeros[8] = {0}, out[8];
+    io t = {.dims = {4, 5}, .in = {zeros, zeros}, .out = {out}};
+    CHECK(live(file, size, &t, "auto", 1) == FRUGAL_BAD_SHAPE && t.err.step == 0 && t.err.tensor == b);
+    set_dims(&t, 4, 1, -1);
+    CHECK(live(file, size, &t, "auto", 1) == FRUGAL_OK);
+    free(file), free(p);
+}
+
+/* ---- the pool ---- */
+
+static void count_task(void *ctx, int64_t i, int32_t thread) {
+    __atomic_fetch_add(&((int *)ctx)[i], 1, __ATOMIC_RELAXED);
+    assert(thread >= 0 && thread < 4);
+}
+
+static void test_pool(void) {
+    enum { ITEMS = 1000 };
+    static int counts[ITEMS];
+    frugal_pool *pool;
+    void *mem = aligned(frugal_pool_bytes(4));
+    CHECK(frugal_pool_start(&pool, mem, frugal_pool_bytes(4) - 1, 4) == FRUGAL_BAD_ARG);
+    CHECK(frugal_pool_start(&pool, mem, frugal_pool_bytes(4), 4) == FRUGAL_OK && frugal_pool_threads(pool) == 4);
+    int runs = 0;
+    for (; runs < 3000; runs++)
+        fr_pool_run(pool, runs % 50, count_task, counts);
+    for (int i = 0; i < ITEMS; i++) {
+        int want = 0;
+        for (int k = 0; k < runs; k++)
+            want += i < k % 50;
+        if (i < 60)
+            CHECK(counts[i] == want);
+    }
+    memset(counts, 0, sizeof counts);
+    fr_pool_run(pool, ITEMS, count_task, counts);
+    fr_pool_run(NULL, ITEMS, count_task, counts);
+    int ok = 1;
+    for (int i = 0; i < ITEMS; i++)
+        ok = ok && counts[i] == 2;
+    CHECK(ok);
+    frugal_pool_stop(pool);
+    free(mem);
+    CHECK(frugal_cpu_count() >= 1 && frugal_pool_threads(NULL) == 1);
+    const int64_t now = frugal_clock();
+    CHECK(frugal_clock() >= now);
+}
+
+int main(int argc, char **argv) {
+    seed_dir = argc > 1 ? argv[1] : NULL;
+    test_unary();
+    test_unary_types();
+    test_binary();
+    test_binary_int();
+    test_binary_types();
+    test_where();
+    test_cast();
+    test_transpose();
+    test_big_transpose();
+    test_expand_slice();
+    test_concat();
+    test_gather();
+    test_gather_dequantize();
+    test_range_dims_fill();
+    test_cumsum();
+    test_arg();
+    test_reduce();
+    test_softmax();
+    test_norm();
+    test_linear();
+    test_matmul();
+    test_attention();
+    test_attention_padding();
+    test_quantize();
+    test_session();
+    test_arena();
+    test_bad_plans();
+    test_bad_files();
+    test_bad_values();
+    test_pool();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
