@@ -188,7 +188,7 @@ def _copy_onnx(src: Path, target: Path, progress: Progress | None) -> ExportResu
     model = OnnxFile(src)
     tensors = [o for t in model.proto.graph.initializer if (o := model.out(t)) is not None]
     proto = onnxfile.strip(model.proto, {t.name for t in tensors})
-    onnxfile.check(proto, tensors, src)
+    onnxfile.check(proto, tensors, src, infer=False)
     folder, name, companions = place(target)
     if (folder / name).exists() and (folder / name).samefile(src):
         raise InvalidArgument(f"out {target}: is the source itself; choose another")

@@ -47,6 +47,7 @@ def quantize(model: str | Path, out: str | Path, *, scheme: str = "int8", calibr
     already = targets.already_quantized(m.proto)
     if already is not None:
         raise InvalidModel(f"{src}: is already quantized, node {already}; give the float model")
+    onnxfile.check(*calibrate.whole(m), src, infer=False)
     size = m.data_size()
     note = modernize(m)
     found = targets.find(m.proto.graph, excluded)
@@ -97,7 +98,7 @@ def _check_arguments(model: str | Path, out: str | Path, scheme: str, block_size
 
 
 def _write(m: OnnxFile, result: Rewritten, path: Path, report: Report, progress: Progress | None) -> None:
-    onnxfile.check(result.proto, result.tensors, m.path)
+    onnxfile.check(result.proto, result.tensors, m.path, infer=False)
     files = onnxfile.write(result.proto, result.tensors, path, None, progress)
     report.bytes_out = sum(p.stat().st_size for p in files)
     report.tensors = [w.report for w in result.weights if w.report is not None]
