@@ -16,7 +16,7 @@ BIAS = RNG.standard_normal(8).astype(np.float32)
 
 
 def embed() -> onnx.ModelProto:
-    """ids int64 [batch, sequence], shift float [8] -> rows [batch, sequence, 8] = relu(table[ids] + bias) * shift; ids."""
+    """ids int64 [batch, sequence], shift float [8] -> rows [batch, sequence, 8] = relu(table[ids] + bias) * shift."""
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["found"], name="find"),
         helper.make_node("Add", ["found", "bias"], ["sum"], name="add"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__, isa
+from ..plan import has_magic
 from .common import (
     Usage,
     add_activations,
@@ -33,6 +34,7 @@ from .common import (
 from .system import cpu_model, peak_rss_bytes
 
 if TYPE_CHECKING:
+    from ..plan import Plan
     from ..session import InferenceSession, NodeArg
 
 DEFAULT_LENGTH = 128
@@ -64,11 +66,13 @@ def main(args: argparse.Namespace) -> None:
     path = model_path(args.model)
     if not 0 < args.seconds < 3600:
         raise Usage(f"--seconds must be between 0 and 3600, got {args.seconds}")
+    if args.against and has_magic(path):
+        raise Usage(f"--against {args.against} needs the .onnx, not a plan")
     start = time.perf_counter()
     with needs("onnx", "reading .onnx"):
         session = open_session(path, args.threads, args.activations)
     load_seconds = time.perf_counter() - start
-    feeds = make_feeds(session.get_inputs(), args.shape, read_arrays(args.input))
+    feeds = make_feeds(session.get_inputs(), args.shape, read_arrays(args.input), id_bounds(session.plan))
     start = time.perf_counter()
     session.run(None, feeds)
     about = _conditions(path, session, args.threads, feeds)
@@ -106,7 +110,21 @@ def _conditions(path: Path, session: InferenceSession, threads: int, feeds: Feed
     }
 
 
-def make_feeds(inputs: list[NodeArg], shapes: list[str], given: Feeds) -> Feeds:
+def id_bounds(plan: Plan) -> dict[str, int]:
+    """Input -> rows of the smallest table that it indexes, such as the vocabulary."""
+    names = {t.index: t.name for t in plan.inputs}
+    tensors = plan.tensors()
+    bounds: dict[str, int] = {}
+    for step in plan.steps():
+        if step.op in ("gather", "gather_dequantize") and step.inputs[-1] in names:
+            rows = tensors[step.inputs[0]].shape[step.attributes[0] if step.op == "gather" else 0]
+            if isinstance(rows, int):
+                name = names[step.inputs[-1]]
+                bounds[name] = min(rows, bounds.get(name, rows))
+    return bounds
+
+
+def make_feeds(inputs: list[NodeArg], shapes: list[str], given: Feeds, bounds: dict[str, int]) -> Feeds:
     """An array for every input: the given one, or one of the given (or default) shape with plausible values."""
     wanted = {name: _parse_shape(text) for name, text in pairs(shapes, "--shape").items()}
     check_names([*wanted, *given], inputs, "--shape/--input")
@@ -120,7 +138,7 @@ def make_feeds(inputs: list[NodeArg], shapes: list[str], given: Feeds) -> Feeds:
     feeds = {}
     for i in inputs:
         shape = wanted.get(i.name) or [_length(d, axis, symbols) for axis, d in enumerate(i.shape)]
-        feeds[i.name] = given[i.name] if i.name in given else _values(i, shape)
+        feeds[i.name] = given[i.name] if i.name in given else _values(i, shape, bounds.get(i.name, 2))
     return feeds
 
 
@@ -139,8 +157,8 @@ def _length(dim: int | str | None, axis: int, symbols: dict[str, int]) -> int:
     return 1 if axis == 0 or (dim and "batch" in dim.lower()) else DEFAULT_LENGTH
 
 
-def _values(i: NodeArg, shape: list[int]) -> Any:
-    """Ones for masks, zeros for types and positions, small random integers for ids, normal floats."""
+def _values(i: NodeArg, shape: list[int], bound: int) -> Any:
+    """Normal floats, ones for masks, zeros for types and positions, other integers random in [0, bound)."""
     import numpy as np
 
     from ..bindings.plan import DTYPES
@@ -153,15 +171,11 @@ def _values(i: NodeArg, shape: list[int]) -> Any:
         return np.ones(shape, dtype)
     if "type" in i.name or "position" in i.name:
         return np.zeros(shape, dtype)
-    return rng.integers(0, 100, shape).astype(dtype)
+    return rng.integers(0, max(bound, 1), shape).astype(dtype)
 
 
 def _onnxruntime(path: Path, threads: int, feeds: Feeds, session: InferenceSession) -> tuple[Callable[[], Any], Any]:
     """A function that runs the same in onnxruntime, and how far its outputs are from frugal's."""
-    from ..plan import has_magic
-
-    if has_magic(path):
-        raise Usage("--against onnxruntime needs the .onnx, not a plan")
     with needs("quantize", "--against onnxruntime"):
         import onnxruntime
     options = onnxruntime.SessionOptions()
