@@ -23,3 +23,8 @@ def onnx(what: str = "reading and writing ONNX") -> ModuleType:
 def onnxruntime(what: str = "running the reference model") -> ModuleType:
     """The onnxruntime package. Raises MissingExtra that names the extra `quantize`."""
     return _load("onnxruntime", "quantize", what)
+
+
+def tokenizers(what: str) -> ModuleType:
+    """The tokenizers package. Raises MissingExtra that names the extra `text`."""
+    return _load("tokenizers", "text", what)

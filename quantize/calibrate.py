@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from frugal.errors import InvalidArgument, InvalidModel
 
 from . import _lazy, onnxfile, verify
+from .checkpoint import read_json
 from .onnxfile import OnnxFile, OutTensor
 from .targets import Found
 
@@ -27,11 +28,16 @@ def is_reusable(source: Source) -> bool:
     return isinstance(source, (str, Path)) or iter(source) is not source
 
 
-def feeds(source: Source, model: Any) -> Iterator[Feeds]:
-    """Feeds checked against the model's inputs: names, types, no NaN. Raises InvalidArgument naming the input."""
+def feeds(source: Source, model: Any, folder: Path) -> Iterator[Feeds]:
+    """Feeds checked against the model's inputs: names, types, no NaN. Raises InvalidArgument naming the input.
+
+    folder: of the model, whose tokenizer.json turns the lines of a .txt into feeds.
+    """
     initial = {t.name for t in model.graph.initializer}
     inputs = {i.name: i for i in model.graph.input if i.name not in initial}
-    for where, feed in _raw(source, list(inputs)):
+    text = isinstance(source, (str, Path)) and Path(source).suffix == ".txt"
+    raw = _lines(Path(str(source)), folder, list(inputs)) if text else _raw(source, list(inputs))
+    for where, feed in raw:
         yield _checked(feed, inputs, where)
 
 
@@ -50,9 +56,43 @@ def _raw(source: Source, names: list[str]) -> Iterator[tuple[str, Mapping[str, A
         yield str(file), _load(file, names)
 
 
+def _lines(file: Path, folder: Path, names: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """One feed [1, tokens] for each line that is not empty, cut to what the model takes."""
+    unknown = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown or not (folder / "tokenizer.json").is_file():
+        raise InvalidArgument(f"{file}: lines of text need a tokenizer.json in {folder} and the inputs input_ids,"
+                              f" attention_mask and token_type_ids; the model has {', '.join(names)}")
+    tokenizers = _lazy.tokenizers("calibrating with text")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise InvalidArgument(f"{file}: cannot be read as text ({e})") from e
+    except Exception as e:  # tokenizers raises bare Exception
+        raise InvalidModel(f"{folder / 'tokenizer.json'}: not a tokenizer ({e})") from e
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(_longest(folder))
+    for i, line in enumerate(lines):
+        if line.strip():
+            e = tokenizer.encode(line)
+            rows = {"input_ids": e.ids, "attention_mask": e.attention_mask, "token_type_ids": e.type_ids}
+            yield f"{file} line {i + 1}", {n: np.array([rows[n]], np.int64) for n in names}
+
+
+def _longest(folder: Path) -> int:
+    """Tokens a model takes: sentence-transformers' limit, else two less than its positions (RoBERTa), else 256."""
+    limits = (("sentence_bert_config.json", "max_seq_length", 0), ("config.json", "max_position_embeddings", 2))
+    for name, key, less in limits:
+        if (folder / name).is_file():
+            value = read_json(folder / name).get(key)
+            if isinstance(value, int) and value > less:
+                return value - less
+    return 256
+
+
 def _load(file: Path, names: list[str]) -> Mapping[str, Any]:
     if file.suffix not in (".npz", ".npy"):
-        raise InvalidArgument(f"calibration {file}: want a folder of .npz or .npy files, or an .npz file")
+        raise InvalidArgument(f"calibration {file}: want a folder of .npz or .npy files, an .npz, or a .txt")
     try:
         data = np.load(file, allow_pickle=False)
         if isinstance(data, np.ndarray):
@@ -150,7 +190,7 @@ def ranges(m: OnnxFile, found: Found, source: Source, folder: Path, method: str,
     proto, tensors = whole(m)
     written = onnxfile.write(with_outputs(proto, names), tensors, path)
     try:
-        histograms = _collect(verify.session(path), names, feeds(source, m.proto))
+        histograms = _collect(verify.session(path), names, feeds(source, m.proto, m.path.parent))
     finally:
         for p in written:
             p.unlink()

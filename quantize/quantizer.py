@@ -33,7 +33,8 @@ def quantize(model: str | Path, out: str | Path, *, scheme: str = "int8", calibr
     then also receives the tokenizer files.
     scheme: 'int8' (one scale per output) or 'int4' (blocks of block_size inputs; tables, and weights whose inputs are
     not a multiple of block_size, stay int8).
-    calibration: feeds {input: array}, a folder of .npz/.npy, or an .npz; with int8 the inputs of the products become
+    calibration: feeds {input: array}, a folder of .npz/.npy, an .npz, or a .txt with a sample
+    a line (tokenizer.json beside the model); with int8 the inputs of the products become
     static int8 too, with ranges by calibration_method 'minmax' or 'percentile' of |x|; with int4 it only verifies.
     exclude: shell patterns of node or tensor names that stay float.  method: int4 rounding, 'grid' or 'rtn'.
     The result is compared with the float model in onnxruntime, on validation or calibration feeds or generated ones
@@ -118,7 +119,7 @@ def _verify(m: OnnxFile, found: targets.Found, result: Rewritten, part: Path, na
     if given is None:
         feeds = list(verify.generated_feeds(m.proto))
     else:
-        feeds = list(islice(calibrate.feeds(given, m.proto), MAX_FEEDS))
+        feeds = list(islice(calibrate.feeds(given, m.proto, m.path.parent), MAX_FEEDS))
         if not feeds:
             raise InvalidArgument("validation: gives no feeds" if calibrate.is_reusable(given) else
                                   "calibration: an iterator is used up after calibration; give a list, or `validation`")

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from frugal.errors import InvalidModel
 
 from . import _lazy, int4, int8, onnxfile
-from ._files import CHUNK
 from .onnxfile import OnnxFile, OutTensor
 from .report import TensorReport
 from .targets import Found, Target, all_nodes, attribute
 
 INT8, INT4, FLOAT16, FLOAT = 3, 22, 10, 1
 F32 = NDArray[np.float32]
+_ROWS = 1 << 22  # bytes of float32 rows rounded at a time; rounding needs several copies of them
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Weight:
     def _rows(self) -> Iterator[F32]:
         """float32 [some rows, cols] in order; an even number of rows each, so that INT4 packing is seamless."""
         ref, stored = self.model.refs.get(self.initializer.name), self.initializer.data_type
-        step = max(2, CHUNK // (4 * max(1, self.cols)) // 2 * 2)
+        step = max(2, _ROWS // (4 * max(1, self.cols)) // 2 * 2)
         if ref is None or self.transposed or stored != FLOAT:
             w = np.asarray(self.model.tensor(self.initializer), np.float32)
             w = w.T if self.transposed else w

@@ -9,6 +9,8 @@ import pytest
 from frugal.quantize import export, quantize
 from frugal.quantize.verify import session
 
+from frugal.errors import InvalidArgument
+
 SENTENCES = [
     "The harbour was quiet except for the gulls.", "She fixed the bicycle with a spoon and a piece of wire.",
     "Our train leaves at six, so please don't be late.", "Prices rose faster than wages for the third year.",
@@ -65,6 +67,20 @@ def test_static_on_sentences(minilm_onnx: Path, tmp_path: Path) -> None:
     half = {k: v[::2] for k, v in f.items()}
     r = quantize(minilm_onnx, tmp_path / "q.onnx", calibration=[half], validation=[f])
     assert next(o for o in r.outputs if o.name == "sentence_embedding").cosine_mean >= 0.97
+
+
+def test_calibration_by_lines_of_text(minilm_onnx: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    text = tmp_path / "lines.txt"
+    text.write_text("\n".join(SENTENCES[::2]) + "\n\n", encoding="utf-8")
+    r = quantize(minilm_onnx, tmp_path / "q.onnx", calibration=text, verify_result=False)
+    assert r.activations == "int8 static"
+    y = embed(tmp_path / "q.onnx", feeds(minilm_onnx))
+    assert (y * embed(minilm_onnx / "model.onnx", feeds(minilm_onnx))).sum(1).mean() >= 0.97
+    (tmp_path / "bare").mkdir()
+    export(minilm_onnx / "model.onnx", tmp_path / "bare" / "m.onnx")
+    with pytest.raises(InvalidArgument, match=r"tokenizer\.json"):
+        quantize(tmp_path / "bare" / "m.onnx", tmp_path / "q2.onnx", calibration=text)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads VmHWM")
