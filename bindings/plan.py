@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from frugal.errors import InvalidPlan
 
@@ -35,8 +34,7 @@ def _names(enum: str, prefix: str) -> dict[int, str]:
     return {number: name.removeprefix(prefix).lower() for number, name in ffi.typeof(f"enum {enum}").elements.items()}
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One row of the tensor table.  shape: ints, names of symbols, None for other expressions."""
 
     index: int
@@ -48,8 +46,7 @@ class Tensor:
     bytes: int  # of a constant, else 0
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One row of the step table; inputs, outputs: tensor indices, -1 for an absent optional operand."""
 
     index: int

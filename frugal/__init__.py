@@ -12,9 +12,7 @@ Importing frugal imports nothing else: every name below is loaded when it is fir
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take it as true; importing typing would double the time this module takes
 __version__ = "0.1.0"
 
 __all__ = [
@@ -67,6 +65,9 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    import os
+    from typing import Any
+
     from .errors import (
         FrugalError,
         InvalidArgument,

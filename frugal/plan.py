@@ -7,13 +7,15 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .bindings.plan import DTYPES, PlanBuffer, Step, Tensor
 from .errors import InvalidPlan, NoSuchFile, NotAvailable
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAGIC = b"FRUGALP\n"
 VERSION = 1
@@ -83,6 +85,8 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to `path`, whole or not at all."""
+        from pathlib import Path
+
         with written_beside(Path(path)) as beside, open(beside, "xb") as file:
             file.write(self._data)
 

@@ -11,8 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -132,8 +131,7 @@ class RunOptions(_ConfigEntries):
         return self._get(key)
 
 
-@dataclass(frozen=True)
-class NodeArg:
+class NodeArg(NamedTuple):
     """A model input or output.  shape: ints, symbols' names, None for nameless ones; type: such as "tensor(int64)"."""
 
     name: str
@@ -146,17 +144,16 @@ class NodeArg:
         return cls(tensor.name, list(tensor.shape), DTYPES[tensor.dtype][1])
 
 
-@dataclass(frozen=True)
-class ModelMetadata:
+class ModelMetadata(NamedTuple):
     """What the model says of itself."""
 
-    producer_name: str = ""
-    graph_name: str = ""
+    producer_name: str
+    graph_name: str
+    custom_metadata_map: dict[str, str]
     domain: str = ""
     description: str = ""
     graph_description: str = ""
     version: int = 0
-    custom_metadata_map: dict[str, str] = field(default_factory=dict)
 
 
 class InferenceSession:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from .. import __version__
@@ -69,6 +68,8 @@ def _writable() -> bool:
 
 def extras() -> dict[str, dict[str, str | None]]:
     """Extra -> its packages -> installed version or None, from the metadata of the installed frugal-edge."""
+    from importlib.metadata import PackageNotFoundError, requires  # slow to import: not for every command
+
     found: dict[str, dict[str, str | None]] = {}
     try:
         lines = requires("frugal-edge") or []
@@ -88,6 +89,8 @@ def extras() -> dict[str, dict[str, str | None]]:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:
