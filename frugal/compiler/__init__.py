@@ -51,8 +51,8 @@ def compile_to(
 ) -> None:
     """Compile an ONNX model (path, bytes or ModelProto) into a seekable binary file; weights are packed one at a time.
 
-    activations: how quantized linears see their input: "int8" (the default granularity of each weight type), "int8-token" or
-    "int8-block" (one scale a token, or a block of 32 of a token), "float" (weights are dequantized when the plan is made).
+    activations: how quantized linears see their input: "int8-block" (one scale for each 32 elements of a token), "int8-token"
+    (one a token: faster, less accurate), "int8" (the default of the two, blocks), "float" (weights are dequantized when the plan is made).
     Raises InvalidModel, UnsupportedOperator, InvalidArgument, MissingExtra.
     """
     from .planfile import write_plan

@@ -54,7 +54,8 @@ def shapes() -> onnx.ModelProto:
     a, c = b.op("Split", y, axis=-1, outputs=2, num_outputs=2)
     fill = b.op("ConstantOfShape", b.op("Shape", a), value=onnx.numpy_helper.from_array(np.array([2], np.float32)))
     y = b.op("Softmax", b.op("Div", b.op("Mul", a, c), b.op("Pow", fill, b.const(2.0))), axis=-1)
-    return b.model(b.op("Squeeze", b.op("Clip", y, b.const(0.0), b.const(1.0))))
+    y = b.op("Unsqueeze", b.op("Clip", y, b.const(0.0), b.const(1.0)), b.const([0], np.int64))
+    return b.model(b.op("Squeeze", y, b.const([0], np.int64)))
 
 
 def _walk(message: object, rng: random.Random) -> tuple[object, object]:
@@ -111,7 +112,7 @@ def mutate_bytes(model: onnx.ModelProto, rng: random.Random) -> bytes:
         elif kind == 2:
             data[place:place] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 9)))
         elif len(data) > 64:
-            del data[place:] if rng.random() < 0.1 else data[place : place + 1]
+            del data[place : None if rng.random() < 0.1 else place + 1]
         if not data:
             break
     return bytes(data)
