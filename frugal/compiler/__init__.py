@@ -52,7 +52,8 @@ def compile_to(
     """Compile an ONNX model (path, bytes or ModelProto) into a seekable binary file; weights are packed one at a time.
 
     activations: how quantized linears see their input: "int8-block" (one scale for each 32 elements of a token), "int8-token"
-    (one a token: faster, less accurate), "int8" (the default of the two, blocks), "float" (weights are dequantized when the plan is made).
+    (one a token: faster, less accurate), "int8" (the default of the two, blocks), "float" (weights are
+    dequantized when the plan is made).
     Raises InvalidModel, UnsupportedOperator, InvalidArgument, MissingExtra.
     """
     from .planfile import write_plan
@@ -61,9 +62,7 @@ def compile_to(
     write_plan(graph, meta, file)
 
 
-def compile_model(
-    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True
-) -> bytes:
+def compile_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True) -> bytes:
     """`compile_to` into memory: the bytes of the plan."""
     file = io.BytesIO()
     compile_to(model, file, activations=activations, optimize=optimize)

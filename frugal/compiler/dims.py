@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import TypeAlias, Union
 
 Dim: TypeAlias = Union[int, "Expr"]
@@ -136,7 +135,10 @@ def mul(a: Dim, b: Dim) -> Dim:
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    return reduce(mul, dims, 1)
+    result: Dim = 1
+    for d in dims:
+        result = mul(result, d)
+    return result
 
 
 def _divide_exactly(a: Dim, b: Dim) -> Dim | None:

@@ -183,7 +183,8 @@ class Quantized:
         codes = self.codes.astype(np.int32)
         if self.zero is not None:
             codes = codes - self._spread(self.zero.astype(np.int32))
-        return codes.astype(np.float32) * self._spread(self.scale)
+        values: np.ndarray = codes.astype(np.float32) * self._spread(self.scale)
+        return values
 
     def transposed(self, perm: tuple[int, ...]) -> Quantized:
         def turn(values: np.ndarray) -> np.ndarray:
@@ -231,6 +232,11 @@ class Tensor:
     def known(self) -> bool:
         """Whether the value is known at compile time."""
         return self.const is not None or self.quant is not None
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of a known value."""
+        return tuple(d for d in self.shape if isinstance(d, int))
 
     def value(self) -> np.ndarray:
         """The constant value, dequantized if need be."""

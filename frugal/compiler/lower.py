@@ -2,8 +2,8 @@
 
 Rules:
 1. Every tensor gets a dtype and a shape here; nothing is inferred later.
-2. Integers that describe shapes are followed as symbols (``Tensor.sym``), so that Shape/Gather/Concat/Reshape chains cost nothing at
-   run time; a step that really reads such integers gets them from a DIMS step.
+2. Integers that describe shapes are followed as symbols (``Tensor.sym``), so that Shape/Gather/Concat/Reshape chains cost nothing
+   at run time; a step that really reads such integers gets them from a DIMS step.
 3. A node whose inputs are all constants is evaluated with onnx.reference, after its handler has accepted it and said how big
    its result is.
 4. An operator without a handler is an UnsupportedOperator that names the node, before anything runs.
@@ -92,9 +92,7 @@ class Node:
         """Refuse operands that are not float32."""
         for tensor in tensors:
             if tensor is not None and tensor.dtype != DType.FLOAT:
-                raise self.unsupported(
-                    f"'{tensor.name}' is {type_name(tensor.dtype)}; frugal computes this in float32 only"
-                )
+                raise self.unsupported(f"'{tensor.name}' is {type_name(tensor.dtype)}; frugal computes this in float32 only")
 
     def array(self, index: int, what: str) -> np.ndarray:
         """The value of an input that has to be a constant."""
@@ -180,7 +178,8 @@ class Lowering:
             self.values[name] = tensor
             return tensor
         raise InvalidModel(
-            f"{node.where}: input '{name}' is written by no node before it: the graph has a cycle, is unsorted, or lost an initializer"
+            f"{node.where}: input '{name}' is written by no node before it: "
+            "the graph has a cycle, is unsorted, or lost an initializer"
         )
 
     def symbols(self, tensor: Tensor) -> np.ndarray | None:
@@ -188,9 +187,7 @@ class Lowering:
         if tensor.sym is not None:
             return tensor.sym
         if tensor.const is not None and tensor.const.dtype.kind in "iub" and tensor.const.size <= SYM_LIMIT:
-            return (
-                np.vectorize(int, otypes=[object])(tensor.const) if tensor.const.size else tensor.const.astype(object)
-            )
+            return np.vectorize(int, otypes=[object])(tensor.const) if tensor.const.size else tensor.const.astype(object)
         return None
 
     def materialize(self, tensor: Tensor) -> Tensor:
@@ -263,8 +260,9 @@ class Lowering:
         handler = HANDLERS.get((domain, proto.op_type))
         if handler is None:
             opset = self.source.opsets.get(domain, "none")
+            name = proto.name or (list(proto.output) or ["?"])[0]
             raise UnsupportedOperator(
-                f"{self.source.name}: node '{proto.name or (list(proto.output) or ['?'])[0]}' uses {domain or 'ai.onnx'}::{proto.op_type} "
+                f"{self.source.name}: node '{name}' uses {domain or 'ai.onnx'}::{proto.op_type} "
                 f"(opset {opset}), which frugal does not have; see docs/operators.md, or replace it before compiling"
             )
         node = Node(self, proto)
@@ -297,10 +295,7 @@ class Lowering:
         if not all(isinstance(s, int) for s in sizes):
             return
         size = sum(int(s) * NUMPY[t.dtype].itemsize for s, t in zip(sizes, results, strict=True) if isinstance(s, int))
-        if (
-            size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None))
-            or size > self.fold_budget
-        ):
+        if size > max(FOLD_LIMIT, 2 * sum(t.const.nbytes for t in operands if t.const is not None)) or size > self.fold_budget:
             return
         self.fold_budget -= size
         values = _reference(node)

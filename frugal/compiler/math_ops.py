@@ -50,9 +50,7 @@ def binary(node: Node, kind: Binary, a: Tensor, b: Tensor) -> Tensor:
     if is_half(a) or logical != (a.dtype == DType.BOOL and kind != Binary.EQUAL):
         raise node.unsupported(f"'{a.name}' is {type_name(a.dtype)}")
     compares = Binary.EQUAL <= kind <= Binary.GREATER_EQUAL
-    return node.emit(
-        Op.BINARY, [a, b], DType.BOOL if compares else a.dtype, node.broadcast(a.shape, b.shape), int(kind)
-    )
+    return node.emit(Op.BINARY, [a, b], DType.BOOL if compares else a.dtype, node.broadcast(a.shape, b.shape), int(kind))
 
 
 @op(*UNARY)
@@ -110,9 +108,7 @@ def clip(node: Node) -> Tensor:
     if all(t is None or t.const is not None for t in bounds):
         values = [None if t is None or t.const is None else t.const.reshape(-1)[0] for t in bounds]
         low, high = (low if values[0] is None else values[0]), (high if values[1] is None else values[1])
-        if kind.kind == "f" or all(
-            abs(float(v)) < 2**53 or t is None for v, t in zip((low, high), bounds, strict=True)
-        ):
+        if kind.kind == "f" or all(abs(float(v)) < 2**53 or t is None for v, t in zip((low, high), bounds, strict=True)):
             return unary(node, x, Unary.CLIP, float(low), float(high))
     for tensor, rule in zip(bounds, (Binary.MAX, Binary.MIN), strict=True):
         x = x if tensor is None else binary(node, rule, x, tensor)
@@ -126,11 +122,7 @@ def arithmetic(node: Node) -> Tensor:
         return known
     a, b = node.get(0), node.get(1)
     if node.type == "Pow" and a.dtype != b.dtype:
-        b = (
-            node.emit(Op.CAST, [b], a.dtype, b.shape)
-            if b.const is None
-            else node.constant(b.const.astype(NUMPY[a.dtype]))
-        )
+        b = node.emit(Op.CAST, [b], a.dtype, b.shape) if b.const is None else node.constant(b.const.astype(NUMPY[a.dtype]))
     return binary(node, BINARY[node.type], a, b)
 
 
@@ -174,9 +166,7 @@ def reduce(node: Node) -> Tensor:
     places = set(range(x.rank)) if not axes else {node.axis(a, x.rank) for a in axes}
     kept = [1 if i in places else d for i, d in enumerate(x.shape)]
     if x.sym is not None and node.type == "ReduceProd" and x.rank <= 1:
-        return symbolic(
-            node, np.full([1] * x.rank if node.attr("keepdims", 1) else [], elements(tuple(x.sym)), dtype=object)
-        )
+        return symbolic(node, np.full([1] * x.rank if node.attr("keepdims", 1) else [], elements(tuple(x.sym)), dtype=object))
     mask = sum(1 << i for i in places)
     made = node.emit(Op.REDUCE, [x], x.dtype, kept, int(REDUCE[node.type]), mask)
     if node.attr("keepdims", 1):

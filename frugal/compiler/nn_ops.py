@@ -20,15 +20,13 @@ FROM_START = 2  # the attribute `causal` of ATTENTION: query i sees keys 0..i
 def weight_of(node: Node, x: Tensor, n_axis: int) -> Weight:
     """A constant 2-D right operand as a weight [n, k]; n_axis says which of its axes is n."""
     quant = x.quant
-    n, k = int(x.shape[n_axis]), int(x.shape[1 - n_axis])  # type: ignore[call-overload]
+    n, k = x.value_shape[n_axis], x.value_shape[1 - n_axis]
     if quant is not None and node.lowering.activations != "float":
         oriented = quant if n_axis == 0 else quant.transposed((1, 0))
         made = int8_weight(oriented, n, k) or int4_weight(oriented, n, k)
         if made is not None:
             return made
-        node.graph.notes.append(
-            f"{node.name}: the quantized weight '{x.name}' runs in float32: its form has no integer kernel"
-        )
+        node.graph.notes.append(f"{node.name}: the quantized weight '{x.name}' runs in float32: its form has no integer kernel")
 
     def values() -> np.ndarray:
         return x.value() if n_axis == 0 else x.value().T
@@ -185,9 +183,7 @@ def parameter(node: Node, x: Tensor | None, n: int, what: str) -> Tensor | None:
     if x is None:
         return None
     if elements(x.shape) != n:
-        raise node.unsupported(
-            f"{what} '{x.name}' {show(x.shape)} does not hold one value for each of {n} normalized elements"
-        )
+        raise node.unsupported(f"{what} '{x.name}' {show(x.shape)} does not hold one value for each of {n} normalized elements")
     return node.alias(x, (n,))
 
 
@@ -323,9 +319,7 @@ def quantized_axis(node: Node, x: Tensor, scale: Tensor) -> tuple[int, int]:
         want = [dims.ceildiv(d, block) if i == axis else d for i, d in enumerate(x.shape)]
         fixed = all(isinstance(d, int) for d in (*want, *scale.shape))
         if scale.rank != x.rank or (fixed and tuple(want) != scale.shape):
-            raise node.fail(
-                f"scale {show(scale.shape)} does not fit {show(x.shape)} in blocks of {block} along axis {axis}"
-            )
+            raise node.fail(f"scale {show(scale.shape)} does not fit {show(x.shape)} in blocks of {block} along axis {axis}")
     elif scale.rank != 1 or (isinstance(x.shape[axis], int) and scale.shape[0] != x.shape[axis]):
         raise node.fail(f"scale {show(scale.shape)} does not fit axis {axis} of {show(x.shape)}")
     return axis, block

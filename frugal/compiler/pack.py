@@ -37,9 +37,7 @@ def pack_f32(values: np.ndarray) -> np.ndarray:
     """float32 [n, k] -> [np/16][k][16]."""
     n, k = values.shape
     rows = round_up(n, PANEL)
-    return np.ascontiguousarray(
-        _padded(values.astype(np.float32, copy=False), rows, k).reshape(-1, PANEL, k).transpose(0, 2, 1)
-    )
+    return np.ascontiguousarray(_padded(values.astype(np.float32, copy=False), rows, k).reshape(-1, PANEL, k).transpose(0, 2, 1))
 
 
 def pack_w8(codes: np.ndarray) -> np.ndarray:

@@ -148,7 +148,9 @@ class _Writer:
 
     def _tables(self) -> dict[int, tuple[int, bytes]]:
         tensors = [self._tensor(t) for t in self.tensors]
-        steps, args, attrs = [], [], []
+        steps: list[bytes] = []
+        args: list[int] = []
+        attrs: list[bytes] = []
         for step in self.graph.steps:
             if step.op == Op.ALIAS:
                 continue
@@ -197,7 +199,7 @@ class _Writer:
         _write_at(file, start, b"")
         for tensor, (offset, size) in self.offsets.items():
             gap = bytes(offset - position)
-            data = memoryview(np.ascontiguousarray(_constant(tensor))).cast("B") if size else memoryview(b"")
+            data = np.ascontiguousarray(_constant(tensor)).view(np.uint8).data if size else memoryview(b"")
             assert len(data) == size, (tensor.name, len(data), size)
             for part in (gap, data):
                 file.write(part)
@@ -221,7 +223,7 @@ def _write_at(file: BinaryIO, position: int, data: bytes) -> None:
 
 
 def own_outputs(graph: Graph) -> None:
-    """Give every model output a tensor of its own, written by a step: copy what is an input, a constant, a view, or named twice."""
+    """Give every model output a tensor of its own, written by a step: copy inputs, constants, views, and what is named twice."""
     written = {t for s in graph.steps if s.op != Op.ALIAS for t in s.outputs}
     taken: set[Tensor] = set()
     for i, tensor in enumerate(graph.outputs):

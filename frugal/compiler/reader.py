@@ -1,4 +1,4 @@
-"""Reads an ONNX file without trusting it: nodes, initializers as arrays (external data mapped, never outside the model's folder)."""
+"""Reads an ONNX file without trusting it: nodes, initializers as arrays (external data mapped, inside the model's folder)."""
 
 from __future__ import annotations
 
@@ -45,14 +45,8 @@ class Source:
         from onnx import TensorProto, numpy_helper
 
         if tensor.data_type not in NUMPY and tensor.data_type not in (UINT4, INT4, BFLOAT16):
-            kind = (
-                TensorProto.DataType.Name(tensor.data_type)
-                if tensor.data_type in TensorProto.DataType.values()
-                else "?"
-            )
-            raise InvalidModel(
-                f"{self.name}: initializer '{tensor.name}' has data type {kind}, which frugal does not read"
-            )
+            kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "?"
+            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has data type {kind}, which frugal does not read")
         shape = tuple(tensor.dims)
         if any(d < 0 for d in shape):
             raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has a negative dimension: {shape}")
@@ -63,11 +57,7 @@ class Source:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type == BFLOAT16:
             return values.astype(np.float32)
-        return (
-            values.astype(np.int8 if tensor.data_type == INT4 else np.uint8)
-            if tensor.data_type in (INT4, UINT4)
-            else values
-        )
+        return values.astype(np.int8 if tensor.data_type == INT4 else np.uint8) if tensor.data_type in (INT4, UINT4) else values
 
     def _decode(self, tensor: onnx.TensorProto, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         count = 1
@@ -77,9 +67,7 @@ class Source:
         size = 2 if tensor.data_type == BFLOAT16 else 1 if four_bit else NUMPY[tensor.data_type].itemsize
         want = (count + 1) // 2 if four_bit else count * size
         if raw.size != want:
-            raise InvalidModel(
-                f"{self.name}: initializer '{tensor.name}' of shape {shape} needs {want} bytes, it has {raw.size}"
-            )
+            raise InvalidModel(f"{self.name}: initializer '{tensor.name}' of shape {shape} needs {want} bytes, it has {raw.size}")
         if four_bit:
             codes = np.empty(2 * raw.size, np.uint8)
             codes[0::2], codes[1::2] = raw & 15, raw >> 4
@@ -137,7 +125,7 @@ def read(model: str | os.PathLike[str] | bytes | bytearray | memoryview | Any) -
         import onnx
     except ImportError as error:
         raise MissingExtra("reading .onnx files needs the onnx package: pip install 'frugal-edge[onnx]'") from error
-    folder, name, data = None, "model", None
+    folder, name = None, "model"
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         folder, name = path.parent, path.name
@@ -145,13 +133,12 @@ def read(model: str | os.PathLike[str] | bytes | bytearray | memoryview | Any) -
             data = path.read_bytes()
         except OSError as error:
             raise InvalidModel(f"cannot read '{path}': {error.strerror}") from error
+        proto = _parse(onnx, data, name)
     elif isinstance(model, (bytes, bytearray, memoryview)):
         data = bytes(model)
-    if data is None:
-        proto = model
-        data = proto.SerializeToString()
-    else:
         proto = _parse(onnx, data, name)
+    else:
+        proto, data = model, model.SerializeToString()
     source = Source(proto, folder, name, hashlib.sha256(data).hexdigest(), len(data))
     source.model = _inline(onnx, source)
     _check(source)
@@ -188,5 +175,6 @@ def _check(source: Source) -> None:
     version = source.opsets.get("", 0)
     if graph.node and any(n.domain in ("", "ai.onnx") for n in graph.node) and version not in OPSETS:
         raise UnsupportedOperator(
-            f"{source.name}: opset {version}; frugal reads {OPSETS.start} to {OPSETS.stop - 1}: convert it with onnx.version_converter"
+            f"{source.name}: opset {version}; frugal reads {OPSETS.start} to {OPSETS.stop - 1}: "
+            "convert it with onnx.version_converter"
         )

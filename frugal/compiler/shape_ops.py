@@ -41,9 +41,7 @@ def constant(node: Node) -> Tensor:
     tensor = node.attr("value")
     if tensor is not None:
         array = node.lowering.source.array(tensor)
-        return Tensor(
-            node.name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=4 if tensor.data_type in (21, 22) else 0
-        )
+        return Tensor(node.name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=4 if tensor.data_type in (21, 22) else 0)
     for name, dtype in (
         ("value_float", np.float32),
         ("value_floats", np.float32),
@@ -250,7 +248,7 @@ def slice_axis(node: Node, length: Dim, start: Dim, end: Dim, step: int) -> tupl
     if step == 0:
         raise node.fail("a step is 0")
     if all(isinstance(v, int) for v in (length, start, end)):
-        indices = range(int(length))[slice(start, end, step)]  # type: ignore[misc, arg-type]
+        indices = range(int(length))[slice(start, end, step)]  # type: ignore[arg-type]
         return (indices[0] if len(indices) else 0), len(indices)
     if step > 0:
         first, last = bound(start, length, 0), bound(end, length, length)
@@ -280,18 +278,17 @@ def slice_(node: Node) -> Tensor:
         for a, s, e, step in zip(axes, starts, ends, steps, strict=True):
             cut[node.axis(a, values.ndim)] = slice(s, e, step)
         return symbolic(node, values[tuple(cut)], x.dtype)
-    result, attrs = list(x.shape), [v for _ in x.shape for v in (0, 1)]
+    result = list(x.shape)
+    attrs: list[Any] = [v for _ in x.shape for v in (0, 1)]
     for a, start, end, step in zip(axes, starts, ends, steps, strict=True):
         i = node.axis(a, x.rank)
-        attrs[2 * i], result[i] = slice_axis(node, x.shape[i], start, end, step)  # type: ignore[call-overload]
+        attrs[2 * i], result[i] = slice_axis(node, x.shape[i], start, end, step)
         attrs[2 * i + 1] = step
     return cut_out(node, x, result, attrs)
 
 
 def cut_out(node: Node, x: Tensor, result: list[Dim], attrs: list[Any]) -> Tensor:
-    return (
-        x if tuple(result) == x.shape and set(attrs[1::2]) <= {1} else node.emit(Op.SLICE, [x], x.dtype, result, *attrs)
-    )
+    return x if tuple(result) == x.shape and set(attrs[1::2]) <= {1} else node.emit(Op.SLICE, [x], x.dtype, result, *attrs)
 
 
 @op("Split")
@@ -307,15 +304,17 @@ def split(node: Node) -> list[Tensor]:
         each = dims.ceildiv(length, node.attr("num_outputs", count))
         sizes = [each] * (count - 1)
         sizes.append(dims.sub0(length, dims.mul(each, count - 1)))
-    results, start = [], 0
+    results: list[Tensor] = []
+    start: Dim = 0
     for n in sizes:
-        result, attrs = list(x.shape), [v for _ in x.shape for v in (0, 1)]
-        result[axis], attrs[2 * axis] = n, start  # type: ignore[call-overload]
+        result = list(x.shape)
+        attrs: list[Any] = [v for _ in x.shape for v in (0, 1)]
+        result[axis], attrs[2 * axis] = n, start
         if x.sym is not None and isinstance(n, int) and isinstance(start, int):
             results.append(symbolic(node, x.sym[start : start + n], x.dtype))
         else:
             results.append(cut_out(node, x, result, attrs))
-        start = dims.add(start, n)  # type: ignore[assignment]
+        start = dims.add(start, n)
     if isinstance(start, int) and isinstance(length, int) and start != length:
         raise node.fail(f"the parts add up to {start}, the axis has {length}")
     return results

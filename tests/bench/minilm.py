@@ -3,8 +3,8 @@
     python tests/bench/minilm.py --work .cache/bench --out docs/benchmarks.md [--rounds 11] [--pairs en.csv fr.csv]
 
 Every round runs every engine once on the same feeds, so that what else the machine does hits all alike; ratios are taken round by
-round and their median and 10-90 % range reported.  onnxruntime's int8 model is quantize_dynamic per channel of the same float file,
-with MatMul and Gather quantized (QAttention cannot hold the Attention operator's attributes); both its full-range and its
+round and their median and 10-90 % range reported.  onnxruntime's int8 model is quantize_dynamic per channel of the same float
+file, with MatMul and Gather quantized (QAttention cannot hold the Attention operator's attributes); both its full-range and its
 reduced-range weights are tried and the faster one is the peer.
 """
 
@@ -64,10 +64,10 @@ def cpu_model() -> str:
 def prepare(work: Path) -> dict[str, Path]:
     """Export and quantize once; the paths by name."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from tests.models import minilm_folder
+    from frugal.quantize import export, quantize
 
     import frugal
-    from frugal.quantize import export, quantize
+    from tests.models import minilm_folder
 
     work.mkdir(parents=True, exist_ok=True)
     paths = {n: work / f"{n}.onnx" for n in ("float", "int8", "int4")}
@@ -170,9 +170,7 @@ def embed(run: Callable[[Feeds], Any], tokenizer: Any, texts: list[str]) -> np.n
     rows = []
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids[:128]])
-        hidden = run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)})[0][
-            0
-        ]
+        hidden = run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)})[0][0]
         mean = hidden.mean(0)
         rows.append(mean / np.linalg.norm(mean))
     return np.array(rows)
@@ -188,8 +186,9 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 def accuracy(paths: dict[str, Path], files: list[str], every: int) -> dict[str, Any]:
     """Spearman on the sentence pairs of CSV files (sentence1, sentence2, score), and cosine to fp32, of every engine."""
-    from tests.models import minilm_folder
     from tokenizers import Tokenizer
+
+    from tests.models import minilm_folder
 
     tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     tokenizer.no_padding()
@@ -254,6 +253,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def _range(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:.2f} ({values[1]:.2f}-{values[2]:.2f})"
+
+
 def markdown(report: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
@@ -264,7 +267,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "## all-MiniLM-L6-v2, milliseconds a batch",
         "",
-        "The ratio is onnxruntime int8 (per channel, the faster of full and reduced range) over ours, round by round; above 1 ours is faster.",
+        "The ratio is onnxruntime int8 (per channel, the faster of full and reduced range) over ours, round by round: above 1 ours wins.",
         "",
         "| work | engine | ms | × onnxruntime int8 |",
         "|---|---|---|---|",
@@ -288,7 +291,7 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | {median:.3f} ({low:.3f}-{high:.3f}) | {size:.1f} | {rss:.1f} | {rss - size:.1f} |")
     lines += [
         "",
-        f"onnxruntime int8 takes {cold['ratio'][0]:.2f} ({cold['ratio'][1]:.2f}-{cold['ratio'][2]:.2f}) × the time of frugal int8.",
+        f"onnxruntime int8 takes {_range(cold['ratio'])} × the time of frugal int8.",
     ]
     for name, rows in report.get("accuracy", {}).items():
         lines += ["", f"## Accuracy, {name} ({next(iter(rows.values()))['pairs']} sentence pairs)", ""]

@@ -1,7 +1,7 @@
 """Mutated ONNX files: every one compiles (and then runs or is refused) or raises a FrugalError, within a bound on memory.
 
-Bytes are flipped, cut and spliced, and the parsed model is changed where it hurts: dims and attributes at extremes, names swapped,
-nodes dropped, types changed.  FRUGAL_FUZZ_RUNS sets how many mutations (default 400); the seed is fixed, so a failure repeats.
+Bytes are flipped, cut and spliced, and the parsed model is changed where it hurts: dims and attributes at extremes, names
+swapped, nodes dropped, types changed.  FRUGAL_FUZZ_RUNS sets how many mutations (default 400); the seed is fixed, so a failure repeats.
 """
 
 from __future__ import annotations
@@ -141,9 +141,7 @@ def try_it(data: bytes) -> str:
 
 @pytest.mark.parametrize("make", [encoder, shapes])
 @pytest.mark.parametrize("mutate", [mutate_model, mutate_bytes])
-def test_mutated_models(
-    make: Callable[[], onnx.ModelProto], mutate: Callable[[onnx.ModelProto, random.Random], bytes]
-) -> None:
+def test_mutated_models(make: Callable[[], onnx.ModelProto], mutate: Callable[[onnx.ModelProto, random.Random], bytes]) -> None:
     model = make()
     assert try_it(model.SerializeToString()) == "ran"
     seen: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """ONNX's own node tests: every case whose operators we have must pass, or stand with its reason in backend_exceptions.txt.
 
-A case that is refused with UnsupportedOperator (an operator, type or attribute we do not have yet) is skipped and counted; a wrong
-result, a crash or any other error fails.
+A case that is refused with UnsupportedOperator (an operator, type or attribute we do not have yet) is skipped and counted; a
+wrong result, a crash or any other error fails.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from onnx.backend.test.loader import load_model_tests
 
-from frugal import UnsupportedOperator
-from frugal import backend
+from frugal import UnsupportedOperator, backend
 
 EXCEPTIONS = Path(__file__).with_name("backend_exceptions.txt")
 

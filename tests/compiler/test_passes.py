@@ -99,9 +99,7 @@ def test_bias_of_another_shape_is_not_a_bias() -> None:
 
 
 def _projections(b: Builder, x: str, hidden: int) -> list[str]:
-    return [
-        b.op("Add", b.op("MatMul", x, b.const(normal(hidden, hidden) / 8)), b.const(normal(hidden))) for _ in range(3)
-    ]
+    return [b.op("Add", b.op("MatMul", x, b.const(normal(hidden, hidden) / 8)), b.const(normal(hidden))) for _ in range(3)]
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -192,9 +190,7 @@ def int4_linear(b: Builder, x: str, k: int, n: int, block: int = 32) -> str:
     d = b.const(RNG.uniform(0.01, 0.1, (n, k // block)), np.float16)
     turn = {"perm": [1, 0]}
     scale = b.op("Transpose", b.op("Cast", d, to=TensorProto.FLOAT), **turn)
-    w = b.op(
-        "DequantizeLinear", b.op("Transpose", q, **turn), scale, b.op("Transpose", z, **turn), axis=0, block_size=block
-    )
+    w = b.op("DequantizeLinear", b.op("Transpose", q, **turn), scale, b.op("Transpose", z, **turn), axis=0, block_size=block)
     return str(b.op("MatMul", x, w))
 
 

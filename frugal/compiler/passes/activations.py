@@ -32,9 +32,7 @@ def quantize_activations(graph: Graph, activations: str) -> None:
         if (x, layout) not in made:
             quantized = Tensor(f"{x.name}/int8", DType.INT8, x.shape, layout=layout)
             made[x, layout] = quantized
-            graph.steps.insert(
-                graph.steps.index(step), Step(Op.QUANTIZE_ACT, [source, scale], [quantized], [], step.name)
-            )
+            graph.steps.insert(graph.steps.index(step), Step(Op.QUANTIZE_ACT, [source, scale], [quantized], [], step.name))
         step.inputs[0] = made[x, layout]
         if weight.layout == Layout.W8_P16:
             step.inputs[2] = _scales(weight)

@@ -1,7 +1,7 @@
 """Query, key and value projections of one input.
 
-1. Three linears without activation or residual, of the same input and the same weight layout, each read only by one attention with
-   equal head sizes, become one linear with the three weights stacked, and the attention reads its result in place.
+1. Three linears without activation or residual, of the same input and the same weight layout, each read only by one attention
+   with equal head sizes, become one linear with the three weights stacked, and the attention reads its result in place.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def _join(graph: Graph, find: Matcher, attention: Step) -> None:
         return
     n = sum(w.n for w in weights)
     layout = weights[0].layout
-    joined = Tensor(
-        f"{attention.name}/qkv", _weight_dtype(first), (n, weights[0].k), weight=stack(weights), layout=layout
-    )
+    joined = Tensor(f"{attention.name}/qkv", _weight_dtype(first), (n, weights[0].k), weight=stack(weights), layout=layout)
     result = Tensor(f"{attention.name}/qkv_out", DType.FLOAT, (*first.out.shape[:-1], n))
     place = max(i for i, s in enumerate(graph.steps) if s in steps)
     x = first.inputs[0]
@@ -60,9 +58,7 @@ def stack(weights: Sequence[Weight]) -> Weight:
     """Weights of one layout, one below the other."""
     layout, k, n = weights[0].layout, weights[0].k, sum(w.n for w in weights)
     if layout == Layout.F32_P16:
-        return Weight(
-            layout, n, k, values=lambda: np.concatenate([w.values() for w in weights if w.values is not None])
-        )
+        return Weight(layout, n, k, values=lambda: np.concatenate([w.values() for w in weights if w.values is not None]))
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(w, name) for w in weights])

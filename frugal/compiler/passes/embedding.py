@@ -1,7 +1,7 @@
 """Quantized embedding tables.
 
-1. Dequantize(Gather(codes, ids), Gather(scales, ids)), both along axis 0 of constant tables with the same ids, the scale one per row
-   (or per block of a row), possibly through a Cast or a view: one GATHER_DEQUANTIZE.
+1. Dequantize(Gather(codes, ids), Gather(scales, ids)), both along axis 0 of constant tables with the same ids, the scale one per
+   row (or per block of a row), possibly through a Cast or a view: one GATHER_DEQUANTIZE.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ def _fuse(graph: Graph, find: Matcher, step: Step) -> None:
     codes, scales, zero = step.inputs
     axis, block = int(step.attrs[0]), int(step.attrs[1])  # type: ignore[arg-type]
     rows, lookup = find.step(codes, Op.GATHER), scales
-    while (
-        lookup is not None and (before := find.producers.get(lookup)) is not None and before.op in (Op.CAST, Op.ALIAS)
-    ):
+    while lookup is not None and (before := find.producers.get(lookup)) is not None and before.op in (Op.CAST, Op.ALIAS):
         lookup = before.inputs[0]
     factors = find.step(lookup, Op.GATHER)
     if rows is None or factors is None or (zero is not None and (zero.const is None or zero.const.any())):
@@ -37,14 +35,7 @@ def _fuse(graph: Graph, find: Matcher, step: Step) -> None:
     if table.rank != 2 or table.dtype != DType.INT8 or rows.attrs[0] != 0 or factors.attrs[0] != 0:
         return
     k, groups = table.const.shape[1], int(np.prod(scale.const.shape[1:]))
-    if (
-        axis != step.out.rank - 1
-        or not block
-        or groups == 0
-        or k % groups
-        or (groups > 1 and k // groups != block)
-        or block > k
-    ):
+    if axis != step.out.rank - 1 or not block or groups == 0 or k % groups or (groups > 1 and k // groups != block) or block > k:
         return
     if groups == 1 and block < k:
         return

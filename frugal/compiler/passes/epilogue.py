@@ -42,13 +42,7 @@ def _bias(linear: Step, follower: Step) -> bool:
         return False
     added = other(follower, linear.out)
     n = linear.out.shape[-1]
-    if (
-        added is None
-        or added.const is None
-        or not isinstance(n, int)
-        or linear.inputs[3] is not None
-        or linear.attrs[0]
-    ):
+    if added is None or added.const is None or not isinstance(n, int) or linear.inputs[3] is not None or linear.attrs[0]:
         return False
     if added.const.size not in (1, n) or (added.const.size == n and n != 1 and added.const.shape[-1] != n):
         return False

@@ -64,9 +64,7 @@ def _variance(find: Matcher, centered: Tensor | None, root: Tensor | None) -> tu
     if average is None or average.inputs[0] is not x or x is None or len(constants) != 1:
         return None
     variance = _is_mean(find, other(plus, constants[0]))
-    squared = (
-        find.producers.get(variance.inputs[0]) if variance is not None and variance.inputs[0] is not None else None
-    )
+    squared = find.producers.get(variance.inputs[0]) if variance is not None and variance.inputs[0] is not None else None
     if squared is None or squared.op != Op.BINARY or squared.inputs[0] is not centered:
         return None
     power = squared.inputs[1]

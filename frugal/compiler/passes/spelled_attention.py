@@ -1,7 +1,7 @@
 """Attention that exporters spell out with transposes and two products.
 
-1. softmax(scale * q k^T + mask) v, where q, k, v are [b, s, h*d] viewed as [b, s, h, d] and transposed to [b, h, s, d] (k possibly
-   straight to [b, h, d, t]), and the result is transposed back and viewed as [b, s, h*d]: one ATTENTION.
+1. softmax(scale * q k^T + mask) v, where q, k, v are [b, s, h*d] viewed as [b, s, h, d] and transposed to [b, h, s, d] (k
+   possibly straight to [b, h, d, t]), and the result is transposed back and viewed as [b, s, h*d]: one ATTENTION.
 2. The scale is a constant that multiplies or divides the product, or q, or k, or several of them.
 3. The mask is added to the scaled product; its shape must broadcast to [b, h, s, t].
 """
