@@ -1111,7 +1111,7 @@ static void attention_case(attn a) {
     for (int64_t i = 0; i < a.b * a.s * a.h * a.d; i++)
         q[i] *= 4;
     for (int64_t i = 0; i < masks; i++)
-        allow[i] = a.mask == 1 ? i % a.t < a.t - a.t / 3 : random_bits() % 3 != 0;
+        allow[i] = (uint8_t)(a.mask == 1 ? i % a.t < a.t - a.t / 3 : random_bits() % 3 != 0);
     a.q = q, a.k = k, a.v = v, a.allow = allow, a.add = add;
     run_attention(&a, y);
     int ok = 1;
