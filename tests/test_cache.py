@@ -120,9 +120,7 @@ def _varint(value: int) -> bytes:
     return out + bytes([value])
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda d: d[:100], lambda d: b"", lambda d: d[:-9] + b"x" + d[-8:], lambda d: b"x" * len(d)]
-)
+@pytest.mark.parametrize("damage", [lambda d: d[:100], lambda d: b"", lambda d: d[:-9] + b"x" + d[-8:], lambda d: b"x" * len(d)])
 def test_damaged_entries_are_compiled_again(embed_onnx, own_cache, damage):
     loaded_from(embed_onnx)
     (name,) = entries(own_cache)

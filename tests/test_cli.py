@@ -63,9 +63,7 @@ def test_compile_and_run(embed_onnx, inputs, tmp_path):
     out = tmp_path / "m.frugal"
     assert "steps" in run("compile", embed_onnx, out).stdout
     run("run", out, *inputs, "--output", tmp_path / "o")
-    want = frugal.InferenceSession(embed_onnx).run(
-        None, {"ids": np.array([[1, 2, 3]]), "shift": np.ones(8, np.float32)}
-    )
+    want = frugal.InferenceSession(embed_onnx).run(None, {"ids": np.array([[1, 2, 3]]), "shift": np.ones(8, np.float32)})
     for name, array in zip(("rows", "same"), want, strict=True):
         np.testing.assert_array_equal(np.load(tmp_path / "o" / f"{name}.npy"), array)
     about = json.loads(run("run", embed_onnx, *inputs, "--json").stdout)

@@ -26,9 +26,7 @@ def test_agrees_with_the_independent_reader(model):
     want = plan_reader.read(bytes(plan))
     assert plan.meta == want["meta"]
     keys = ("name", "dtype", "kind", "layout", "shape", "bytes")
-    assert [{k: getattr(t, k) for k in keys} for t in plan.tensors()] == [
-        {k: t[k] for k in keys} for t in want["tensors"]
-    ]
+    assert [{k: getattr(t, k) for k in keys} for t in plan.tensors()] == [{k: t[k] for k in keys} for t in want["tensors"]]
     ops = {name: n for n, name in ffi.typeof("enum frugal_op").elements.items()}
     keys = ("name", "inputs", "outputs", "attributes")
     for step, expected in zip(plan.steps(), want["steps"], strict=True):

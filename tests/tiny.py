@@ -60,9 +60,7 @@ def square() -> onnx.ModelProto:
         helper.make_node("Mul", ["column", "x"], ["y"]),
     ]
     one = numpy_helper.from_array(np.array([1], np.int64), "one")
-    return _model(
-        helper.make_graph(nodes, "square", [_info("x", T.FLOAT, ["n"])], [_info("y", T.FLOAT, ["n", "n"])], [one])
-    )
+    return _model(helper.make_graph(nodes, "square", [_info("x", T.FLOAT, ["n"])], [_info("y", T.FLOAT, ["n", "n"])], [one]))
 
 
 def save_external(path: Path) -> Path:
@@ -76,9 +74,7 @@ def _info(name: str, dtype: int, shape: list[Any]) -> onnx.ValueInfoProto:
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10, producer_name="frugal-tests"
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10, producer_name="frugal-tests")
     helper.set_model_props(model, {"answer": "42"})
     onnx.checker.check_model(model)
     return model

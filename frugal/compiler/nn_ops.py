@@ -251,14 +251,8 @@ def attention(node: Node) -> Tensor:
     scale = node.attr("scale") or 1.0 / sqrt(size)
     result = (q.shape[0], q.shape[1], value_width // kv_heads * heads)
     mask = mask_of(node, mask, k.shape[1])
-    attrs = (
-        heads,
-        kv_heads,
-        float(np.float32(scale)),
-        int(node.attr("is_causal", 0)),
-        float(node.attr("softcap", 0.0)),
-        0,
-    )
+    causal = FROM_START if node.attr("is_causal", 0) else 0
+    attrs = (heads, kv_heads, float(np.float32(scale)), causal, float(node.attr("softcap", 0.0)), 0)
     made = node.emit(Op.ATTENTION, [q, k, v, mask], DType.FLOAT, result, *attrs)
     if not four:
         return made

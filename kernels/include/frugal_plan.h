@@ -192,10 +192,10 @@ enum frugal_op {
      * y = alpha * (a b). */
     FRUGAL_OP_MATMUL = 19,
     /* in q float32, k, v float32, mask? (bool or float32, broadcastable from the right to [b, h, s, t]); out y as q.
-     * attrs heads h, kv_heads g, scale (float), causal (0 or 1), softcap (float, 0: none), fused (0 or 1).
+     * attrs heads h, kv_heads g, scale (float), causal (0, 1 or 2), softcap (float, 0: none), fused (0 or 1).
      * fused 0: q [b, s, h*d], k [b, t, g*d], v [b, t, g*e], y [b, s, h*e].
      * fused 1: q is [b, s, h*d + g*d + g*e], the three side by side (d = e), k and v absent, t = s, y [b, s, h*d].
-     * Query i sees key j when causal = 0 or j <= i + (t - s).  A bool mask keeps where true; a float mask is added.
+     * Query i sees key j when causal is 0, or 1 and j <= i + (t - s), or 2 and j <= i.  A bool mask keeps where true; a float mask is added.
      * A row that sees no key gives 0. */
     FRUGAL_OP_ATTENTION = 20,
     /* in x, out y: running sum along axis, ascending.  attrs axis, exclusive, reverse.  float32, int32, int64. */

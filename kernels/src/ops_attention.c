@@ -22,6 +22,7 @@ typedef struct attention {
     int64_t mask_step[4];               /* elements a step of b, h, s, t; 0 where broadcast */
     int64_t rows, tiles, parts, tp, ep; /* rows of a tile, tiles and tasks of one key head */
     float scale, softcap;
+    int64_t ahead;                      /* causal: query i sees keys 0 .. i + ahead */
     bool causal, copy_v;
 } attention;
 
@@ -58,6 +59,7 @@ static frugal_status attention_shape(const fr_call *c, attention *a) {
     FR_SHAPE(c, q->dims[2] % heads == 0, "the features are not a whole number of heads");
     a->b = q->dims[0], a->s = q->dims[1], a->d = q->dims[2] / heads;
     a->t = fused ? a->s : k->rank == 3 ? k->dims[1] : -1;
+    a->ahead = c->attrs[3] == 1 ? a->t - a->s : 0;
     a->e = fused ? a->d : v->rank == 3 ? v->dims[2] / a->g : -1;
     a->q_row = q->dims[2];
     a->k_row = fused ? a->q_row : a->g * a->d;
@@ -172,7 +174,7 @@ static tile tile_at(const attention *a, int64_t batch, int64_t kv, int64_t i) {
         t.rows = fr_min(a->rows, a->s - t.i0);
         t.q_row = a->q_row, t.y_row = a->h * a->e;
         if (a->causal)
-            t.keys = fr_max(0, fr_min(a->t, t.i0 + t.rows + a->t - a->s));
+            t.keys = fr_max(0, fr_min(a->t, t.i0 + t.rows + a->ahead));
     }
     t.q = a->q + (batch * a->s + t.i0) * a->q_row + t.head * a->d;
     t.y = a->y + (batch * a->s + t.i0) * a->h * a->e + t.head * a->e;
@@ -194,7 +196,7 @@ static void tile_scores(const attention *a, const tile *t, const float *k, works
 static float tile_softmax(const attention *a, const tile *t, int64_t r, float *x, bool masked) {
     const frugal_isa *isa = a->c->isa;
     const int64_t i = a->s == 1 ? 0 : t->i0 + r, head = a->s == 1 ? t->head + r : t->head;
-    const int64_t seen = a->causal ? fr_max(0, fr_min(t->keys, i + 1 + a->t - a->s)) : t->keys;
+    const int64_t seen = a->causal ? fr_max(0, fr_min(t->keys, i + 1 + a->ahead)) : t->keys;
     if (a->softcap != 0) {
         isa->scale(x, x, seen, 1 / a->softcap);
         isa->unary(FRUGAL_U_TANH, x, x, seen, 0, 0);

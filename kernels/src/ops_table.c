@@ -42,7 +42,7 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     [FRUGAL_OP_ATTENTION] = {.name = "attention",
                              IN(1, 4, 1),
                              .required = 1,
-                             .attrs = "nnftft",
+                             .attrs = "nnfcft",
                              DO(attention),
                              .scratch = fr_attention_scratch,
                              .operations = fr_attention_operations},

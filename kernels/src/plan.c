@@ -245,6 +245,8 @@ static bool attr_valid(const frugal_plan *p, char rule, int64_t v) {
         return v >= 0 && v < FRUGAL_MAX_RANK;
     case 't':
         return v == 0 || v == 1;
+    case 'c':
+        return v >= 0 && v <= 2;
     case 'n':
         return v >= 0 && v <= FRUGAL_MAX_DIM;
     case 's':

@@ -267,7 +267,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "## all-MiniLM-L6-v2, milliseconds a batch",
         "",
-        "The ratio is onnxruntime int8 (per channel, the faster of full and reduced range) over ours, round by round: above 1 ours wins.",
+        "The ratio is onnxruntime int8 (per channel, the faster range) over ours, round by round: above 1 ours wins.",
         "",
         "| work | engine | ms | × onnxruntime int8 |",
         "|---|---|---|---|",

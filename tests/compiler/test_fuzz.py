@@ -1,7 +1,8 @@
 """Mutated ONNX files: every one compiles (and then runs or is refused) or raises a FrugalError, within a bound on memory.
 
 Bytes are flipped, cut and spliced, and the parsed model is changed where it hurts: dims and attributes at extremes, names
-swapped, nodes dropped, types changed.  FRUGAL_FUZZ_RUNS sets how many mutations (default 400); the seed is fixed, so a failure repeats.
+swapped, nodes dropped, types changed.  FRUGAL_FUZZ_RUNS sets how many mutations (default 400); the seed is
+fixed, so a failure repeats.
 """
 
 from __future__ import annotations

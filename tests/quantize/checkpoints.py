@@ -1,4 +1,5 @@
 """Tiny random checkpoints of each family, and the same forward pass in numpy, written from the papers' formulas."""
+
 from __future__ import annotations
 
 import json
@@ -10,20 +11,37 @@ import numpy as np
 from safetensors.numpy import save_file
 
 H, INNER, LAYERS, HEADS, VOCAB, POSITIONS = 32, 64, 2, 4, 50, 40
-PREFIX = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta.",
-          "distilbert": "distilbert.", "electra": "electra."}
+PREFIX = {
+    "bert": "bert.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+    "camembert": "roberta.",
+    "distilbert": "distilbert.",
+    "electra": "electra.",
+}
 PAD = {"roberta": 1, "xlm-roberta": 1, "camembert": 1}
 
 
 def config(family: str, **change: Any) -> dict[str, Any]:
     """config.json of a tiny model."""
-    c: dict[str, Any] = {"model_type": family, "vocab_size": VOCAB, "max_position_embeddings": POSITIONS,
-                         "pad_token_id": PAD.get(family, 0)}
+    c: dict[str, Any] = {
+        "model_type": family,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": POSITIONS,
+        "pad_token_id": PAD.get(family, 0),
+    }
     if family == "distilbert":
         c |= {"dim": H, "hidden_dim": INNER, "n_layers": LAYERS, "n_heads": HEADS, "activation": "gelu"}
     else:
-        c |= {"hidden_size": H, "intermediate_size": INNER, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-              "hidden_act": "gelu", "layer_norm_eps": 1e-5, "type_vocab_size": 1 if family in PAD else 2}
+        c |= {
+            "hidden_size": H,
+            "intermediate_size": INNER,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-5,
+            "type_vocab_size": 1 if family in PAD else 2,
+        }
     if family == "electra":
         c["embedding_size"] = 24
     return c | change
@@ -33,13 +51,27 @@ def layer_names(family: str, i: int) -> dict[str, str]:
     """Role -> name below the prefix."""
     if family == "distilbert":
         p = f"transformer.layer.{i}."
-        return {"q": p + "attention.q_lin", "k": p + "attention.k_lin", "v": p + "attention.v_lin",
-                "o": p + "attention.out_lin", "n1": p + "sa_layer_norm", "up": p + "ffn.lin1", "down": p + "ffn.lin2",
-                "n2": p + "output_layer_norm"}
+        return {
+            "q": p + "attention.q_lin",
+            "k": p + "attention.k_lin",
+            "v": p + "attention.v_lin",
+            "o": p + "attention.out_lin",
+            "n1": p + "sa_layer_norm",
+            "up": p + "ffn.lin1",
+            "down": p + "ffn.lin2",
+            "n2": p + "output_layer_norm",
+        }
     p = f"encoder.layer.{i}."
-    return {"q": p + "attention.self.query", "k": p + "attention.self.key", "v": p + "attention.self.value",
-            "o": p + "attention.output.dense", "n1": p + "attention.output.LayerNorm", "up": p + "intermediate.dense",
-            "down": p + "output.dense", "n2": p + "output.LayerNorm"}
+    return {
+        "q": p + "attention.self.query",
+        "k": p + "attention.self.key",
+        "v": p + "attention.self.value",
+        "o": p + "attention.output.dense",
+        "n1": p + "attention.output.LayerNorm",
+        "up": p + "intermediate.dense",
+        "down": p + "output.dense",
+        "n2": p + "output.LayerNorm",
+    }
 
 
 def weights(c: dict[str, Any], prefix: str = "", seed: int = 0) -> dict[str, np.ndarray]:
@@ -94,7 +126,7 @@ def feeds(c: dict[str, Any], batch: int = 3, length: int = 9, seed: int = 1) -> 
     ids = rng.integers(2, VOCAB, (batch, length))
     mask = np.ones((batch, length), np.int64)
     for b in range(1, batch):
-        mask[b, length - 2 * b:] = 0
+        mask[b, length - 2 * b :] = 0
     f = {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask}
     if c.get("type_vocab_size", 0) > 1:
         f["token_type_ids"] = rng.integers(0, 2, (batch, length))
@@ -102,9 +134,13 @@ def feeds(c: dict[str, Any], batch: int = 3, length: int = 9, seed: int = 1) -> 
 
 
 _erf = np.vectorize(math.erf)
-ACTIVATION = {"gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))), "relu": lambda x: np.maximum(x, 0),
-              "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-              "silu": lambda x: x / (1 + np.exp(-x)), "tanh": np.tanh}
+ACTIVATION = {
+    "gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+}
 
 
 def _norm(x: np.ndarray, w: dict[str, np.ndarray], name: str, eps: float) -> np.ndarray:
@@ -119,7 +155,7 @@ def linear(x: np.ndarray, w: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 def forward(c: dict[str, Any], w: dict[str, np.ndarray], f: dict[str, np.ndarray], prefix: str = "") -> np.ndarray:
     """Last hidden state in float64, [batch, length, H]."""
-    w = {k[len(prefix):]: v.astype(np.float64) for k, v in w.items() if k.startswith(prefix)}
+    w = {k[len(prefix) :]: v.astype(np.float64) for k, v in w.items() if k.startswith(prefix)}
     family, ids = c["model_type"], f["input_ids"]
     eps = 1e-12 if family == "distilbert" else c["layer_norm_eps"]
     x = w["embeddings.word_embeddings.weight"][ids]

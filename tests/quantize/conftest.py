@@ -1,4 +1,5 @@
 """Fixtures: the real MiniLM (fetched once, or skipped) and its exports, made once per run."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,4 +1,5 @@
 """Export of tiny checkpoints against the numpy forward pass, and against transformers where that is installed."""
+
 from __future__ import annotations
 
 import json
@@ -55,8 +56,7 @@ def test_activations(tmp_path: Path, act: str) -> None:
 def test_prefix_old_names_and_shards(tmp_path: Path) -> None:
     c = cp.config("bert")
     w = cp.weights(c, "bert.")
-    old = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
-           for k, v in w.items()}
+    old = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v for k, v in w.items()}
     folder = cp.write(tmp_path / "src", c, old)
     (folder / "model.safetensors").unlink()
     names = sorted(old)
@@ -91,13 +91,25 @@ def st_modules(folder: Path, mode: str, normalize: bool) -> None:
     """Add sentence-transformers' files."""
     names = ["", "1_Pooling"] + (["2_Normalize"] if normalize else [])
     kinds = ["Transformer", "Pooling", "Normalize"]
-    (folder / "modules.json").write_text(json.dumps(
-        [{"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.models.{kinds[i]}"}
-         for i, p in enumerate(names)]))
+    (folder / "modules.json").write_text(
+        json.dumps(
+            [
+                {"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.models.{kinds[i]}"}
+                for i, p in enumerate(names)
+            ]
+        )
+    )
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(
-        {"word_embedding_dimension": cp.H, "pooling_mode_cls_token": mode == "cls",
-         "pooling_mode_mean_tokens": mode == "mean", "pooling_mode_max_tokens": mode == "max"}))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps(
+            {
+                "word_embedding_dimension": cp.H,
+                "pooling_mode_cls_token": mode == "cls",
+                "pooling_mode_mean_tokens": mode == "mean",
+                "pooling_mode_max_tokens": mode == "max",
+            }
+        )
+    )
 
 
 @pytest.mark.parametrize("mode,normalize", [("mean", True), ("cls", False), ("max", True)])
@@ -185,20 +197,31 @@ def test_truncated_checkpoint(tmp_path: Path, keep: int) -> None:
 def test_lying_headers(tmp_path: Path) -> None:
     folder, _, _ = cp.tiny(tmp_path / "src", "bert")
     path = folder / "model.safetensors"
-    for entry in ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]},
-                  {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
-                  {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 2**64]},
-                  {"dtype": "X1", "shape": [1], "data_offsets": [0, 4]}, {"dtype": "F32"}, 3):
+    for entry in (
+        {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 2**64]},
+        {"dtype": "X1", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32"},
+        3,
+    ):
         head = json.dumps({"t": entry}).encode()
         path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(16))
         with pytest.raises(InvalidModel, match="'t'"):
             export(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize("source,error,words", [
-    ("nowhere", InvalidArgument, "no such file"), ("x.gguf", InvalidModel, "not yet supported"),
-    ("x.tflite", InvalidModel, "not yet supported"), ("x.txt", InvalidModel, "folder"),
-    ("empty", InvalidModel, "config.json"), ("x.onnx", InvalidModel, "not an ONNX")])
+@pytest.mark.parametrize(
+    "source,error,words",
+    [
+        ("nowhere", InvalidArgument, "no such file"),
+        ("x.gguf", InvalidModel, "not yet supported"),
+        ("x.tflite", InvalidModel, "not yet supported"),
+        ("x.txt", InvalidModel, "folder"),
+        ("empty", InvalidModel, "config.json"),
+        ("x.onnx", InvalidModel, "not an ONNX"),
+    ],
+)
 def test_bad_sources(tmp_path: Path, source: str, error: type[Exception], words: str) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("x.gguf", "x.tflite", "x.txt", "x.onnx"):
@@ -218,10 +241,16 @@ def test_bad_arguments(tmp_path: Path) -> None:
         export(folder, folder)
 
 
-@pytest.mark.parametrize("family,edit", [("llama", {}), ("bert", {"position_embedding_type": "relative_key"}),
-                                         ("bert", {"hidden_act": "quick_gelu"}), ("bert", {"is_decoder": True})])
-def test_others_ask_for_the_extra(tmp_path: Path, family: str, edit: dict[str, Any],
-                                  monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "family,edit",
+    [
+        ("llama", {}),
+        ("bert", {"position_embedding_type": "relative_key"}),
+        ("bert", {"hidden_act": "quick_gelu"}),
+        ("bert", {"is_decoder": True}),
+    ],
+)
+def test_others_ask_for_the_extra(tmp_path: Path, family: str, edit: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
@@ -246,8 +275,13 @@ def test_onnx_source_is_copied(tmp_path: Path) -> None:
     assert (tmp_path / "b.onnx").is_file()
 
 
-TASKS = [("SequenceClassification", ["logits"]), ("TokenClassification", ["logits"]), ("MaskedLM", ["logits"]),
-         ("QuestionAnswering", ["start_logits", "end_logits"]), ("", ["last_hidden_state"])]
+TASKS = [
+    ("SequenceClassification", ["logits"]),
+    ("TokenClassification", ["logits"]),
+    ("MaskedLM", ["logits"]),
+    ("QuestionAnswering", ["start_logits", "end_logits"]),
+    ("", ["last_hidden_state"]),
+]
 
 
 @pytest.mark.slow
@@ -257,8 +291,9 @@ def test_against_transformers(tmp_path: Path, family: str, head: str, outputs: l
     transformers = pytest.importorskip("transformers", reason="the extra `export` is not installed")
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    c = cp.config("bert" if family == "mpnet" else family, num_labels=2 if head == "QuestionAnswering" else 3,
-                  initializer_range=0.3)
+    c = cp.config(
+        "bert" if family == "mpnet" else family, num_labels=2 if head == "QuestionAnswering" else 3, initializer_range=0.3
+    )
     c |= {"pad_token_id": 1} if family == "mpnet" else {}
     c.pop("model_type")
     made = transformers.AutoConfig.for_model(family, **c)

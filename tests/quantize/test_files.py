@@ -1,4 +1,5 @@
 """Written whole or not at all; ONNX files read and written in pieces."""
+
 from __future__ import annotations
 
 import contextlib
@@ -65,11 +66,17 @@ def test_interrupted_quantize_changes_nothing(tmp_path: Path, scheme: str) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_export_leaves_only_the_hidden_folder(tmp_path: Path) -> None:
     folder, _, _ = cp.tiny(tmp_path / "src", "bert")
-    code = ("import sys, time; from frugal.quantize import export\n"
-            "def wait(*a): print('half', flush=True); time.sleep(60)\n"
-            f"export({str(folder)!r}, {str(tmp_path / 'out')!r}, progress=wait)")
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path,
-                             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})
+    code = (
+        "import sys, time; from frugal.quantize import export\n"
+        "def wait(*a): print('half', flush=True); time.sleep(60)\n"
+        f"export({str(folder)!r}, {str(tmp_path / 'out')!r}, progress=wait)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
     assert child.stdout is not None and child.stdout.readline().strip() == b"half"
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -100,12 +107,19 @@ def test_read_only_target(tmp_path: Path) -> None:
 def model(tmp_path: Path, external: bool = False, typed: bool = False) -> tuple[Path, dict[str, np.ndarray]]:
     """A model with a large, a small, an empty and a scalar initializer."""
     rng = np.random.default_rng(0)
-    a = {"w": rng.standard_normal((40, 30)).astype(np.float32), "b": rng.standard_normal(30).astype(np.float32),
-         "empty": np.zeros((0, 3), np.float32), "scalar": np.array(2, np.float32)}
-    nodes = [h.make_node("MatMul", ["x", "w"], ["y"]), h.make_node("Add", ["y", "b"], ["z"]),
-             h.make_node("Mul", ["z", "scalar"], ["o"]), h.make_node("Identity", ["empty"], ["e"])]
-    tensors = [h.make_tensor(k, T.FLOAT, v.shape, v.reshape(-1)) if typed else nh.from_array(v, k)
-               for k, v in a.items()]
+    a = {
+        "w": rng.standard_normal((40, 30)).astype(np.float32),
+        "b": rng.standard_normal(30).astype(np.float32),
+        "empty": np.zeros((0, 3), np.float32),
+        "scalar": np.array(2, np.float32),
+    }
+    nodes = [
+        h.make_node("MatMul", ["x", "w"], ["y"]),
+        h.make_node("Add", ["y", "b"], ["z"]),
+        h.make_node("Mul", ["z", "scalar"], ["o"]),
+        h.make_node("Identity", ["empty"], ["e"]),
+    ]
+    tensors = [h.make_tensor(k, T.FLOAT, v.shape, v.reshape(-1)) if typed else nh.from_array(v, k) for k, v in a.items()]
     outputs = [h.make_tensor_value_info("o", T.FLOAT, ["n", 30]), h.make_tensor_value_info("e", T.FLOAT, [0, 3])]
     g = h.make_graph(nodes, "g", [h.make_tensor_value_info("x", T.FLOAT, ["n", 40])], outputs, tensors)
     path = tmp_path / "model.onnx"

@@ -1,4 +1,5 @@
 """Quantized graphs: forms, every kind of weight use, reports, static activations, refusals."""
+
 from __future__ import annotations
 
 import json
@@ -26,11 +27,20 @@ W = RNG.standard_normal((64, 48)).astype(np.float32)  # [N, K] for Transpose/tra
 X = RNG.standard_normal((5, 64)).astype(np.float32)
 
 
-def save(path: Path, nodes: list[Any], init: dict[str, np.ndarray], inputs: dict[str, np.ndarray] | None = None,
-         opset: int = 24, outputs: tuple[str, ...] = ("y",), external: bool = False) -> Path:
+def save(
+    path: Path,
+    nodes: list[Any],
+    init: dict[str, np.ndarray],
+    inputs: dict[str, np.ndarray] | None = None,
+    opset: int = 24,
+    outputs: tuple[str, ...] = ("y",),
+    external: bool = False,
+) -> Path:
     """A model; inputs like the arrays given, first dimension free; outputs of unknown shape."""
-    ins = [h.make_tensor_value_info(k, h.np_dtype_to_tensor_dtype(v.dtype), ["n", *v.shape[1:]])
-           for k, v in (inputs or {"x": X}).items()]
+    ins = [
+        h.make_tensor_value_info(k, h.np_dtype_to_tensor_dtype(v.dtype), ["n", *v.shape[1:]])
+        for k, v in (inputs or {"x": X}).items()
+    ]
     outs = [h.make_tensor_value_info(o, T.FLOAT, None) for o in outputs]
     g = h.make_graph(nodes, "g", ins, outs, [nh.from_array(v, k) for k, v in init.items()])
     m = h.make_model(g, opset_imports=[h.make_opsetid("", opset)], ir_version=10)
@@ -95,8 +105,7 @@ def test_values_are_exactly_those_of_the_rounding(tmp_path: Path, scheme: str) -
     a = save(tmp_path / "a.onnx", *FORMS["matmul"])
     quantize(a, tmp_path / "q.onnx", scheme=scheme)
     w = np.ascontiguousarray(W.T)
-    back = (int8.dequantize_rows(*int8.quantize_rows(w)) if scheme == "int8"
-            else int4.dequantize_blocks(*int4.quantize_blocks(w)))
+    back = int8.dequantize_rows(*int8.quantize_rows(w)) if scheme == "int8" else int4.dequantize_blocks(*int4.quantize_blocks(w))
     np.testing.assert_allclose(outputs(tmp_path / "q.onnx", {"x": np.eye(64, dtype=np.float32)})[0], back.T, atol=1e-6)
 
 
@@ -104,32 +113,43 @@ def test_canonical_patterns(tmp_path: Path) -> None:
     """The node patterns of docs/quantization.md, which the compiler recognises, written out."""
     a = save(tmp_path / "a.onnx", *FORMS["matmul"])
     wanted = {
-        "int8": [("Transpose", ["w.int8"], {"perm": [1, 0]}),
-                 ("DequantizeLinear", ["Transpose", "w.scale"], {"axis": 1}),
-                 ("MatMul", ["x", "DequantizeLinear"], {})],
-        "int4": [("Transpose", ["w.int4"], {"perm": [1, 0]}), ("Cast", ["w.scale"], {"to": T.FLOAT}),
-                 ("Transpose", ["Cast"], {"perm": [1, 0]}), ("Transpose", ["w.zero"], {"perm": [1, 0]}),
-                 ("DequantizeLinear", ["Transpose", "Transpose", "Transpose"], {"axis": 0, "block_size": 32}),
-                 ("MatMul", ["x", "DequantizeLinear"], {})]}
+        "int8": [
+            ("Transpose", ["w.int8"], {"perm": [1, 0]}),
+            ("DequantizeLinear", ["Transpose", "w.scale"], {"axis": 1}),
+            ("MatMul", ["x", "DequantizeLinear"], {}),
+        ],
+        "int4": [
+            ("Transpose", ["w.int4"], {"perm": [1, 0]}),
+            ("Cast", ["w.scale"], {"to": T.FLOAT}),
+            ("Transpose", ["Cast"], {"perm": [1, 0]}),
+            ("Transpose", ["w.zero"], {"perm": [1, 0]}),
+            ("DequantizeLinear", ["Transpose", "Transpose", "Transpose"], {"axis": 0, "block_size": 32}),
+            ("MatMul", ["x", "DequantizeLinear"], {}),
+        ],
+    }
     for scheme, want in wanted.items():
         quantize(a, tmp_path / "q.onnx", scheme=scheme)
         g = onnx.load(tmp_path / "q.onnx").graph
         made = {o: n.op_type for n in g.node for o in n.output}
-        got = [(n.op_type, [made.get(i, i) for i in n.input], {x.name: h.get_attribute_value(x) for x in n.attribute})
-               for n in g.node]
+        got = [
+            (n.op_type, [made.get(i, i) for i in n.input], {x.name: h.get_attribute_value(x) for x in n.attribute})
+            for n in g.node
+        ]
         assert got == want
 
 
 def test_table_pattern_and_tied_head(tmp_path: Path) -> None:
     table = RNG.standard_normal((50, 64)).astype(np.float32)
-    nodes = [node("Gather", ["w", "ids"], "e"), node("Transpose", ["w"], "t", perm=[1, 0]),
-             node("MatMul", ["e", "t"], "y")]
+    nodes = [node("Gather", ["w", "ids"], "e"), node("Transpose", ["w"], "t", perm=[1, 0]), node("MatMul", ["e", "t"], "y")]
     ids = np.array([[1, 2, 3], [49, 0, 7]])
     a = save(tmp_path / "a.onnx", nodes, {"w": table}, {"ids": ids})
     for scheme in ("int8", "int4"):
         r = quantize(a, tmp_path / "q.onnx", scheme=scheme)
-        assert names(tmp_path / "q.onnx") == {"w.int8": (T.INT8, [50, 64]), "w.scale": (T.FLOAT, [50]),
-                                              "w.row_scale": (T.FLOAT, [50, 1])}
+        assert names(tmp_path / "q.onnx") == {
+            "w.int8": (T.INT8, [50, 64]),
+            "w.scale": (T.FLOAT, [50]),
+            "w.row_scale": (T.FLOAT, [50, 1]),
+        }
         assert [t.bits for t in r.tensors] == [8] and len(r.tensors[0].nodes) == 2
         close(a, tmp_path / "q.onnx", {"ids": ids}, 0.02)
         g = onnx.load(tmp_path / "q.onnx").graph
@@ -166,8 +186,12 @@ def test_int4_falls_back_to_int8(tmp_path: Path) -> None:
 
 def test_shared_weight(tmp_path: Path) -> None:
     w = RNG.standard_normal((64, 64)).astype(np.float32)
-    nodes = [node("MatMul", ["x", "w"], "a"), node("MatMul", ["a", "w"], "b"),
-             node("Transpose", ["w"], "t", perm=[1, 0]), node("MatMul", ["b", "t"], "y")]
+    nodes = [
+        node("MatMul", ["x", "w"], "a"),
+        node("MatMul", ["a", "w"], "b"),
+        node("Transpose", ["w"], "t", perm=[1, 0]),
+        node("MatMul", ["b", "t"], "y"),
+    ]
     a = save(tmp_path / "a.onnx", nodes, {"w": w})
     r = quantize(a, tmp_path / "q.onnx")
     # once as W and once as its transpose: scales belong to different axes
@@ -187,8 +211,11 @@ def test_use_in_a_body_keeps_the_float_tensor(tmp_path: Path) -> None:
     out = h.make_tensor_value_info("r", T.FLOAT, None)
     yes = h.make_graph([h.make_node("MatMul", ["x", "w"], ["r"])], "yes", [], [out])
     no = h.make_graph([h.make_node("MatMul", ["x", "w2"], ["r"])], "no", [], [out])
-    nodes = [node("MatMul", ["x", "w"], "m"), h.make_node("If", ["c"], ["i"], then_branch=yes, else_branch=no),
-             node("Add", ["m", "i"], "y")]
+    nodes = [
+        node("MatMul", ["x", "w"], "m"),
+        h.make_node("If", ["c"], ["i"], then_branch=yes, else_branch=no),
+        node("Add", ["m", "i"], "y"),
+    ]
     a = save(tmp_path / "a.onnx", nodes, {"w": W, "w2": W * 2, "c": np.array(True)})
     quantize(a, tmp_path / "q.onnx")
     assert {"w", "w2", "w.int8"} <= set(names(tmp_path / "q.onnx"))
@@ -196,8 +223,13 @@ def test_use_in_a_body_keeps_the_float_tensor(tmp_path: Path) -> None:
 
 
 def test_exclude_small_and_stacked(tmp_path: Path) -> None:
-    nodes = [node("MatMul", ["x", "w"], "a"), node("MatMul", ["x", "v"], "b"), node("MatMul", ["x", "tiny"], "c"),
-             node("MatMul", ["x", "stack"], "d"), node("Sum", ["a", "b", "c", "d"], "y")]
+    nodes = [
+        node("MatMul", ["x", "w"], "a"),
+        node("MatMul", ["x", "v"], "b"),
+        node("MatMul", ["x", "tiny"], "c"),
+        node("MatMul", ["x", "stack"], "d"),
+        node("Sum", ["a", "b", "c", "d"], "y"),
+    ]
     init = {"w": W, "v": W * 2, "tiny": W[:, :1].copy(), "stack": W[None]}
     a = save(tmp_path / "a.onnx", nodes, init)
     r = quantize(a, tmp_path / "q.onnx", exclude=["b_*"])
@@ -226,8 +258,11 @@ def test_int4_refuses_huge_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [11, 13, 18])
 def test_old_opsets_are_converted(tmp_path: Path, opset: int) -> None:
-    nodes = [node("Gather", ["w", "ids"], "g"), node("Unsqueeze", ["g"], "u", axes=[1]) if opset < 13 else
-             node("Unsqueeze", ["g", "one"], "u"), node("MatMul", ["u", "v"], "y")]
+    nodes = [
+        node("Gather", ["w", "ids"], "g"),
+        node("Unsqueeze", ["g"], "u", axes=[1]) if opset < 13 else node("Unsqueeze", ["g", "one"], "u"),
+        node("MatMul", ["u", "v"], "y"),
+    ]
     init = {"w": RNG.standard_normal((20, 64)).astype(np.float32), "v": W, "one": np.array([1])}
     ids = np.array([1, 5, 7])
     a = save(tmp_path / "a.onnx", nodes, init, {"ids": ids}, opset=opset, external=opset == 18)
@@ -243,10 +278,17 @@ def test_already_quantized(tmp_path: Path) -> None:
         quantize(tmp_path / "q.onnx", tmp_path / "q2.onnx")
 
 
-@pytest.mark.parametrize("change,words", [
-    ({"scheme": "int3"}, "scheme 'int3'"), ({"block_size": 48}, "block_size 48"), ({"exclude": "abc"}, "list"),
-    ({"method": "x"}, "method"), ({"calibration": [], "calibration_method": "x"}, "calibration_method"),
-    ({"calibration": [{"x": X}], "percentile": 3}, "percentile 3")])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"scheme": "int3"}, "scheme 'int3'"),
+        ({"block_size": 48}, "block_size 48"),
+        ({"exclude": "abc"}, "list"),
+        ({"method": "x"}, "method"),
+        ({"calibration": [], "calibration_method": "x"}, "calibration_method"),
+        ({"calibration": [{"x": X}], "percentile": 3}, "percentile 3"),
+    ],
+)
 def test_bad_arguments(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     a = save(tmp_path / "a.onnx", *FORMS["matmul"])
     with pytest.raises(InvalidArgument, match=words):
@@ -337,11 +379,17 @@ def test_bad_calibration_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     nan = X.copy()
     nan[0, 0] = np.nan
-    for source, words in [([{"x": nan}], "'x' holds NaN"), ([{"z": X}], "missing x.*unknown z"),
-                          ([3], "item 0"), ([], "no feeds"),
-                          ([{"x": X.astype(np.int64)}], "wants float32"), (tmp_path / "empty", "no .npz"),
-                          (tmp_path / "bad.npz", "bad.npz"), (tmp_path / "x.csv", "x.csv"),
-                          ([{"x": X[:, :3]}], "onnxruntime cannot run")]:
+    for source, words in [
+        ([{"x": nan}], "'x' holds NaN"),
+        ([{"z": X}], "missing x.*unknown z"),
+        ([3], "item 0"),
+        ([], "no feeds"),
+        ([{"x": X.astype(np.int64)}], "wants float32"),
+        (tmp_path / "empty", "no .npz"),
+        (tmp_path / "bad.npz", "bad.npz"),
+        (tmp_path / "x.csv", "x.csv"),
+        ([{"x": X[:, :3]}], "onnxruntime cannot run"),
+    ]:
         with pytest.raises(FrugalError, match=words):
             quantize(a, tmp_path / "q.onnx", calibration=source)
         assert not (tmp_path / "q.onnx").exists()

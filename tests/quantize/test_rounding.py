@@ -1,4 +1,5 @@
 """int8 and int4 rounding: error bounds, code ranges, literal bytes. Property tests with hypothesis."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,8 +16,11 @@ SIZES = st.tuples(st.integers(1, 5), st.integers(1, 3))
 def matrices(block: int) -> st.SearchStrategy[np.ndarray]:
     """float32 [rows, groups * block], of very different magnitudes."""
     scale = st.sampled_from([0.0, 1e-30, 1e-6, 1e-3, 1.0, 10.0])
-    return SIZES.flatmap(lambda s: st.tuples(arrays(np.float32, (s[0], s[1] * block), elements=FINITE), scale).map(
-        lambda t: (t[0] * np.float32(t[1])).astype(np.float32)))
+    return SIZES.flatmap(
+        lambda s: st.tuples(arrays(np.float32, (s[0], s[1] * block), elements=FINITE), scale).map(
+            lambda t: (t[0] * np.float32(t[1])).astype(np.float32)
+        )
+    )
 
 
 @settings(deadline=None, max_examples=60)
