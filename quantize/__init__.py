@@ -2,6 +2,7 @@
 
 Needs the extra `quantize` (onnx, onnxruntime) when used, not when imported.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

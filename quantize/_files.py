@@ -1,4 +1,5 @@
 """Files that appear whole or not at all: everything is written in a hidden folder beside the target, then renamed."""
+
 from __future__ import annotations
 
 import hashlib

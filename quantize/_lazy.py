@@ -1,4 +1,5 @@
 """Heavy imports on first use: `import frugal.quantize` works, and is fast, without onnx or onnxruntime."""
+
 from __future__ import annotations
 
 import importlib

@@ -5,6 +5,7 @@ One layer (post-norm), x [B, S, H]:
     x = LayerNorm(linear(Gelu(linear(x))) + x)
 The families differ in names, in how positions are counted and in whether token types are an input.
 """
+
 from __future__ import annotations
 
 import math
@@ -39,12 +40,36 @@ class Names:
 
 
 BERT = Names()
-DISTILBERT = Names("transformer.layer.", "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
-                   "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm")
-MPNET = replace(BERT, query="attention.attn.q", key="attention.attn.k", value="attention.attn.v",
-                out="attention.attn.o", norm1="attention.LayerNorm")
-FAMILIES = {"bert": BERT, "roberta": BERT, "xlm-roberta": BERT, "camembert": BERT, "electra": BERT,
-            "distilbert": DISTILBERT, "mpnet": MPNET}
+DISTILBERT = Names(
+    "transformer.layer.",
+    "attention.q_lin",
+    "attention.k_lin",
+    "attention.v_lin",
+    "attention.out_lin",
+    "sa_layer_norm",
+    "ffn.lin1",
+    "ffn.lin2",
+    "output_layer_norm",
+)
+MPNET = replace(
+    BERT,
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    out="attention.attn.o",
+    norm1="attention.LayerNorm",
+)
+FAMILIES = {
+    "bert": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+    "camembert": BERT,
+    "electra": BERT,
+    "distilbert": DISTILBERT,
+    "mpnet": MPNET,
+}
+_KEYS = {"hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "inner": "intermediate_size"}
+_DISTILBERT_KEYS = {"hidden": "dim", "layers": "n_layers", "heads": "n_heads", "inner": "hidden_dim"}
 _PADDED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 
@@ -93,9 +118,7 @@ def read_config(raw: dict[str, Any], checkpoint: Checkpoint, path: Path) -> Conf
     """Sizes from config.json, with the families' own key names and transformers' defaults. Raises InvalidModel."""
     family = raw["model_type"]
     distil = family == "distilbert"
-    key = {"hidden": "dim", "layers": "n_layers", "heads": "n_heads", "inner": "hidden_dim"} if distil else {
-        "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-        "inner": "intermediate_size"}
+    key = _DISTILBERT_KEYS if distil else _KEYS
     try:
         size = {k: int(raw[v]) for k, v in key.items()}
         vocab, positions = int(raw["vocab_size"]), int(raw["max_position_embeddings"])
@@ -107,9 +130,24 @@ def read_config(raw: dict[str, Any], checkpoint: Checkpoint, path: Path) -> Conf
         raise InvalidModel(f"{path}: config.json lacks or garbles {e}") from e
     if min(*size.values(), vocab, positions, embedding) < 1 or size["hidden"] % size["heads"]:
         raise InvalidModel(f"{path}: hidden size {size['hidden']} is not a positive multiple of {size['heads']} heads")
-    return Config(family, FAMILIES[family], _prefix(checkpoint), vocab, size["hidden"], embedding, size["layers"],
-                  size["heads"], size["inner"], positions, types, epsilon,
-                  str(raw.get("activation" if distil else "hidden_act", "gelu")), pad, _labels(raw), raw)
+    return Config(
+        family,
+        FAMILIES[family],
+        _prefix(checkpoint),
+        vocab,
+        size["hidden"],
+        embedding,
+        size["layers"],
+        size["heads"],
+        size["inner"],
+        positions,
+        types,
+        epsilon,
+        str(raw.get("activation" if distil else "hidden_act", "gelu")),
+        pad,
+        _labels(raw),
+        raw,
+    )
 
 
 def _prefix(checkpoint: Checkpoint) -> str:

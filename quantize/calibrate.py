@@ -2,6 +2,7 @@
 
 Nothing is kept of a run but one running histogram of |x| for each value, so memory does not grow with the data.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,8 +61,10 @@ def _lines(file: Path, folder: Path, names: list[str]) -> Iterator[tuple[str, Ma
     """One feed [1, tokens] for each line that is not empty, cut to what the model takes."""
     unknown = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
     if unknown or not (folder / "tokenizer.json").is_file():
-        raise InvalidArgument(f"{file}: lines of text need a tokenizer.json in {folder} and the inputs input_ids,"
-                              f" attention_mask and token_type_ids; the model has {', '.join(names)}")
+        raise InvalidArgument(
+            f"{file}: lines of text need a tokenizer.json in {folder} and the inputs input_ids,"
+            f" attention_mask and token_type_ids; the model has {', '.join(names)}"
+        )
     tokenizers = _lazy.tokenizers("calibrating with text")
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -74,8 +77,8 @@ def _lines(file: Path, folder: Path, names: list[str]) -> Iterator[tuple[str, Ma
     tokenizer.enable_truncation(_longest(folder))
     for i, line in enumerate(lines):
         if line.strip():
-            e = tokenizer.encode(line)
-            rows = {"input_ids": e.ids, "attention_mask": e.attention_mask, "token_type_ids": e.type_ids}
+            tokens = tokenizer.encode(line)
+            rows = {"input_ids": tokens.ids, "attention_mask": tokens.attention_mask, "token_type_ids": tokens.type_ids}
             yield f"{file} line {i + 1}", {n: np.array([rows[n]], np.int64) for n in names}
 
 
@@ -97,8 +100,9 @@ def _load(file: Path, names: list[str]) -> Mapping[str, Any]:
         data = np.load(file, allow_pickle=False)
         if isinstance(data, np.ndarray):
             if len(names) != 1:
-                raise InvalidArgument(f"{file}: a .npy holds one input, the model has {len(names)}:"
-                                      f" use .npz with the names {', '.join(names)}")
+                raise InvalidArgument(
+                    f"{file}: a .npy holds one input, the model has {len(names)}: use .npz with the names {', '.join(names)}"
+                )
             return {names[0]: data}
         with data:
             return {k: data[k] for k in data.files}
@@ -111,9 +115,11 @@ def _load(file: Path, names: list[str]) -> Mapping[str, Any]:
 def _checked(feed: Mapping[str, Any], inputs: dict[str, Any], where: str) -> Feeds:
     missing, unknown = sorted(set(inputs) - set(feed)), sorted(set(feed) - set(inputs))
     if missing or unknown:
-        raise InvalidArgument(f"{where}: the model's inputs are {', '.join(inputs)};"
-                              + (f" missing {', '.join(missing)}" if missing else "")
-                              + (f" unknown {', '.join(unknown)}" if unknown else ""))
+        raise InvalidArgument(
+            f"{where}: the model's inputs are {', '.join(inputs)};"
+            + (f" missing {', '.join(missing)}" if missing else "")
+            + (f" unknown {', '.join(unknown)}" if unknown else "")
+        )
     out: Feeds = {}
     for name, value in inputs.items():
         want = np.dtype(_lazy.onnx().helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))

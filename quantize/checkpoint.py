@@ -3,6 +3,7 @@
 The format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON header
 {name: {dtype, shape, data_offsets}}, then the bytes. Every figure in the header is checked before it is used.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,10 +20,26 @@ from frugal.errors import InvalidModel
 
 from ._files import CHUNK
 
-_FLOAT: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"),
-                                    "BF16": np.dtype("<u2")}
-_SIZE = {**{k: v.itemsize for k, v in _FLOAT.items()}, "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-         "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
+_FLOAT: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+_SIZE = {
+    **{k: v.itemsize for k, v in _FLOAT.items()},
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "U16": 2,
+    "I32": 4,
+    "U32": 4,
+    "I64": 8,
+    "U64": 8,
+}
 _MAX_HEADER = 100_000_000  # bytes, the limit of the reference implementation
 # Names older than 2019's BERT conversions -> today's.
 _OLD = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
@@ -50,8 +67,7 @@ def _entry(path: Path, name: str, raw: Any, start: int, size: int) -> Entry:
     if min(shape, default=1) < 0 or not 0 <= a <= b or b - a != math.prod(shape) * _SIZE[dtype]:
         raise InvalidModel(f"{path}: tensor {name!r} says {dtype} {list(shape)} but occupies bytes {a} to {b}")
     if start + b > size:
-        raise InvalidModel(f"{path}: truncated, tensor {name!r} ends at byte {start + b}, the file has {size};"
-                           " download it again")
+        raise InvalidModel(f"{path}: truncated, tensor {name!r} ends at byte {start + b}, the file has {size}; download it again")
     return Entry(path, dtype, shape, start + a, b - a)
 
 
@@ -95,8 +111,10 @@ class Checkpoint:
         elif index.is_file():
             self.files = self._shards(index)
         else:
-            raise InvalidModel(f"{folder}: no model.safetensors (nor model.safetensors.index.json); convert older"
-                               " formats with transformers' save_pretrained(safe_serialization=True)")
+            raise InvalidModel(
+                f"{folder}: no model.safetensors (nor model.safetensors.index.json); convert older"
+                " formats with transformers' save_pretrained(safe_serialization=True)"
+            )
         self.entries: dict[str, Entry] = {}
         for path in self.files:
             self.entries.update(read_header(path))
@@ -129,8 +147,7 @@ class Checkpoint:
         if e.dtype not in _FLOAT:
             raise InvalidModel(f"{e.path}: tensor {stored!r} is {e.dtype}, want one of {', '.join(_FLOAT)}")
         if e.shape != shape:
-            raise InvalidModel(f"{e.path}: tensor {stored!r} has shape {list(e.shape)}, config.json says"
-                               f" {list(shape)}")
+            raise InvalidModel(f"{e.path}: tensor {stored!r} has shape {list(e.shape)}, config.json says {list(shape)}")
         return e
 
     def chunks(self, name: str, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 Other architectures go to optimum-onnx (extra `export`), on local files only.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -19,11 +20,30 @@ from .graph import OPSET, Graph
 from .onnxfile import OnnxFile, Progress
 
 # Copied beside the model when they exist: what a tokenizer and a pooling need.
-COMPANIONS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-              "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
-              "generation_config.json", "chat_template.jinja", "chat_template.json", "modules.json",
-              "sentence_bert_config.json", "config_sentence_transformers.json", "*_Pooling/config.json",
-              "*_Dense/config.json", "LICENSE", "LICENSE.txt", "LICENSE.md")
+COMPANIONS = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+)
 
 
 @dataclass
@@ -48,8 +68,9 @@ class ExportResult:
         return asdict(self)
 
 
-def export(source: str | Path, out: str | Path, *, task: str | None = None, opset: int = OPSET,
-           progress: Progress | None = None) -> ExportResult:
+def export(
+    source: str | Path, out: str | Path, *, task: str | None = None, opset: int = OPSET, progress: Progress | None = None
+) -> ExportResult:
     """Write `source` (Hugging Face folder, or .onnx) as ONNX to `out`.
 
     out: a folder, which receives model.onnx, model.onnx.data and the tokenizer and pooling files; or a path ending in
@@ -84,8 +105,10 @@ def _check_arguments(src: Path, target: Path, opset: int) -> None:
     if not src.exists():
         raise InvalidArgument(f"source {src}: no such file or folder (give a local folder; nothing is downloaded)")
     if src.suffix in (".gguf", ".tflite"):
-        raise InvalidModel(f"{src}: {src.suffix} is not yet supported as an export source; give a Hugging Face folder"
-                           " with model.safetensors, or an .onnx file")
+        raise InvalidModel(
+            f"{src}: {src.suffix} is not yet supported as an export source; give a Hugging Face folder"
+            " with model.safetensors, or an .onnx file"
+        )
     if src.is_file() and src.suffix != ".onnx":
         raise InvalidModel(f"{src}: want a Hugging Face folder or an .onnx file")
     if target.suffix == ".onnx" and target.is_dir():
@@ -111,15 +134,26 @@ def copy_companions(src: Path, part: Path) -> None:
             shutil.copyfile(path, to)
 
 
-def result_of(proto: Any, files: list[Path], folder: Path, model: str, exporter: str, architecture: str, task: str,
-              notes: list[str]) -> ExportResult:
+def result_of(
+    proto: Any, files: list[Path], folder: Path, model: str, exporter: str, architecture: str, task: str, notes: list[str]
+) -> ExportResult:
     """An ExportResult for files (still in staging) that will lie in `folder`."""
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
     initial = {t.name for t in proto.graph.initializer}
     return ExportResult(
-        str(folder / model), [str(folder / p) for p in _relative(files)], exporter, architecture, task, opset,
+        str(folder / model),
+        [str(folder / p) for p in _relative(files)],
+        exporter,
+        architecture,
+        task,
+        opset,
         {i.name: _shape(i) for i in proto.graph.input if i.name not in initial},
-        {o.name: _shape(o) for o in proto.graph.output}, sum(p.stat().st_size for p in files), 0.0, None, notes)
+        {o.name: _shape(o) for o in proto.graph.output},
+        sum(p.stat().st_size for p in files),
+        0.0,
+        None,
+        notes,
+    )
 
 
 def _relative(files: list[Path]) -> list[Path]:
@@ -131,8 +165,9 @@ def _shape(value: Any) -> list[str | int]:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def _export_encoder(src: Path, target: Path, config: dict[str, Any], task: str | None, opset: int,
-                    progress: Progress | None) -> ExportResult:
+def _export_encoder(
+    src: Path, target: Path, config: dict[str, Any], task: str | None, opset: int, progress: Progress | None
+) -> ExportResult:
     checkpoint, notes = Checkpoint(src), list[str]()
     c = bert.read_config(config, checkpoint, src)
     g, task = Graph(checkpoint), heads.choose_task(task, config, src)
@@ -198,4 +233,3 @@ def _copy_onnx(src: Path, target: Path, progress: Progress | None) -> ExportResu
             copy_companions(src.parent, part)
             files = [p for p in part.rglob("*") if p.is_file()]
         return result_of(proto, files, folder, name, "onnx", proto.graph.name, "unknown", [])
-

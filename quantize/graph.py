@@ -1,4 +1,5 @@
 """Graph builder for our own exports: nodes and initializers with the checkpoint's names, tensors read when written."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -55,12 +56,20 @@ class Graph:
         source = checkpoint or self.checkpoint
         source.entry(name, shape)
         full = prefix + name
-        self.tensors.setdefault(full, OutTensor(full, self.onnx.TensorProto.FLOAT, shape,
-                                                lambda: source.chunks(name, shape)))
+        self.tensors.setdefault(full, OutTensor(full, self.onnx.TensorProto.FLOAT, shape, lambda: source.chunks(name, shape)))
         return full
 
-    def linear(self, x: str, name: str, rows: int, cols: int, checkpoint: Checkpoint | None = None, prefix: str = "",
-               weight: str | None = None, bias: str | bool | None = True) -> str:
+    def linear(
+        self,
+        x: str,
+        name: str,
+        rows: int,
+        cols: int,
+        checkpoint: Checkpoint | None = None,
+        prefix: str = "",
+        weight: str | None = None,
+        bias: str | bool | None = True,
+    ) -> str:
         """y = x W^T + b, W [rows, cols] as stored: MatMul(x, Transpose(W)), Add(b [rows])."""
         w = weight or self.weight(f"{name}.weight", (rows, cols), checkpoint, prefix)
         y = self.op("MatMul", [x, self.op("Transpose", [w], prefix + name, perm=[1, 0])], prefix + name)
@@ -98,8 +107,7 @@ class Graph:
         """The ModelProto without the initializers, which are self.tensors."""
         h = self.onnx.helper
         graph = h.make_graph(self.nodes, name, self.inputs, self.outputs)
-        model = h.make_model(graph, opset_imports=[h.make_opsetid("", opset)], ir_version=IR_VERSION,
-                             producer_name="frugal")
+        model = h.make_model(graph, opset_imports=[h.make_opsetid("", opset)], ir_version=IR_VERSION, producer_name="frugal")
         h.set_model_props(model, metadata)
         return model
 

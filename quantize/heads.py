@@ -1,4 +1,5 @@
 """What follows the encoder: transformers' task heads and sentence-transformers' pooling."""
+
 from __future__ import annotations
 
 import json
@@ -12,8 +13,12 @@ from .bert import B, Config, S
 from .checkpoint import Checkpoint, read_json
 from .graph import Graph
 
-TASKS = {"text-classification": "ForSequenceClassification", "token-classification": "ForTokenClassification",
-         "fill-mask": "ForMaskedLM", "question-answering": "ForQuestionAnswering"}
+TASKS = {
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "fill-mask": "ForMaskedLM",
+    "question-answering": "ForQuestionAnswering",
+}
 ENCODER_TASKS = ("feature-extraction", "sentence-similarity")
 _ROBERTA = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -107,8 +112,9 @@ def _dense(g: Graph, y: str, folder: Path, size: int) -> tuple[str, int]:
     act = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     rows, cols = int(config.get("out_features", 0)), int(config.get("in_features", 0))
     if act not in ("Tanh", "Identity", "ReLU", "GELU") or cols != size or rows < 1:
-        raise InvalidModel(f"{folder}: Dense with activation {act} from {cols} to {rows} features does not fit"
-                           f" a sentence embedding of {size}")
+        raise InvalidModel(
+            f"{folder}: Dense with activation {act} from {cols} to {rows} features does not fit a sentence embedding of {size}"
+        )
     name = folder.name
     y = g.linear(y, "linear", rows, cols, Checkpoint(folder), name + ".", bias=bool(config.get("bias", True)))
     return (y if act == "Identity" else g.activation(y, act.lower(), name)), rows
@@ -135,8 +141,9 @@ def _sequence_logits(g: Graph, c: Config, x: str) -> str:
         pooled = g.activation(g.linear(first, c.prefix + "pooler.dense", h, h), "tanh", c.prefix + "pooler")
         return g.linear(pooled, "classifier", c.labels, h)
     if c.family == "distilbert":
-        return g.linear(g.activation(g.linear(first, "pre_classifier", h, h), "relu", "pre_classifier"),
-                        "classifier", c.labels, h)
+        return g.linear(
+            g.activation(g.linear(first, "pre_classifier", h, h), "relu", "pre_classifier"), "classifier", c.labels, h
+        )
     act = "gelu" if c.family == "electra" else "tanh"
     inner = g.activation(g.linear(first, "classifier.dense", h, h), act, "classifier")
     return g.linear(inner, "classifier.out_proj", c.labels, h)
@@ -145,11 +152,19 @@ def _sequence_logits(g: Graph, c: Config, x: str) -> str:
 def _masked_logits(g: Graph, c: Config, x: str) -> str:
     """transform -> activation -> LayerNorm -> decoder, whose weight is usually the word embedding table itself."""
     dense, norm, decoder, bias = {
-        "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
-                 "cls.predictions.decoder", "cls.predictions.bias"),
+        "bert": (
+            "cls.predictions.transform.dense",
+            "cls.predictions.transform.LayerNorm",
+            "cls.predictions.decoder",
+            "cls.predictions.bias",
+        ),
         "distilbert": ("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias"),
-        "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head",
-                    "generator_lm_head.bias"),
+        "electra": (
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head",
+            "generator_lm_head.bias",
+        ),
     }.get(c.family, ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"))
     act = "gelu" if c.family in _ROBERTA or c.family == "electra" else c.activation
     y = g.linear(x, dense, c.embedding, c.hidden)
@@ -158,6 +173,6 @@ def _masked_logits(g: Graph, c: Config, x: str) -> str:
     tied = own is None or c.raw.get("tie_word_embeddings", True)
     table = c.prefix + "embeddings.word_embeddings.weight" if tied else decoder + ".weight"
     weight = g.weight(table, (c.vocab, c.embedding))
-    return g.linear(y, decoder, c.vocab, c.embedding, weight=weight,
-                    bias=bias if g.checkpoint.resolve(bias) else decoder + ".bias")
-
+    return g.linear(
+        y, decoder, c.vocab, c.embedding, weight=weight, bias=bias if g.checkpoint.resolve(bias) else decoder + ".bias"
+    )

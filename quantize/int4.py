@@ -8,6 +8,7 @@ Methods: 'rtn' takes scale and zero from the block's minimum and maximum (error 
 also tries smaller scales, neighbouring zeros and one least-squares refit of the scale, and keeps for each block
 whatever has the least squared error, plain rounding included.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -19,8 +20,9 @@ _LO, _HI = np.float32(2.0**-14), np.float32(65504.0)
 _PIECE = 1 << 15  # blocks handled at a time: 4 MiB temporaries
 
 
-def quantize_blocks(w: F32, block: int = 32, method: str = "grid") -> tuple[NDArray[np.int8], NDArray[np.float16],
-                                                                             NDArray[np.int8]]:
+def quantize_blocks(
+    w: F32, block: int = 32, method: str = "grid"
+) -> tuple[NDArray[np.int8], NDArray[np.float16], NDArray[np.int8]]:
     """w [rows, cols] finite, cols a multiple of block -> codes int8 [rows, cols], scales fp16 and zeros int8
     [rows, cols / block]; codes and zeros in 0..15. |w| must stay below 65504 * 7.
     """
@@ -30,11 +32,11 @@ def quantize_blocks(w: F32, block: int = 32, method: str = "grid") -> tuple[NDAr
     scale, zero = np.empty(len(blocks), np.float16), np.empty(len(blocks), np.int8)
     fit = _rtn if method == "rtn" else _grid
     for a in range(0, len(blocks), _PIECE):
-        v = blocks[a:a + _PIECE]
+        v = blocks[a : a + _PIECE]
         s, z = fit(v)
-        codes[a:a + _PIECE] = _codes(v, s, z)
-        scale[a:a + _PIECE] = s
-        zero[a:a + _PIECE] = z
+        codes[a : a + _PIECE] = _codes(v, s, z)
+        scale[a : a + _PIECE] = s
+        zero[a : a + _PIECE] = z
     return codes.reshape(rows, cols), scale.reshape(rows, -1), zero.reshape(rows, -1)
 
 

@@ -1,4 +1,5 @@
 """int8 rounding: one symmetric float32 scale per row, codes in [-127, 127], zero point 0. numpy only."""
+
 from __future__ import annotations
 
 import numpy as np

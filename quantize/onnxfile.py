@@ -5,6 +5,7 @@ beside it (external data); what is loaded is the graph alone. Writing takes that
 produced when their turn comes. A ModelProto is `... graph(7){ ... initializer(5){ ... raw_data(9) } }`, and protobuf
 allows fields in any order, so the tensors are appended after the rest of the graph with lengths known beforehand.
 """
+
 from __future__ import annotations
 
 import math
@@ -27,8 +28,30 @@ Progress = Callable[[str, int, int], None]  # tensor name, bytes written so far,
 INLINE = 1024  # bytes: smaller tensors stay in the graph
 SINGLE_FILE_LIMIT = 1_900_000_000  # bytes: protobuf stops at 2 GiB
 _ALIGN = 64  # bytes: tensors in a data file start at multiples of this, so that a runtime can map them
-_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
-         17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4}
+_BITS = {
+    1: 32,
+    2: 8,
+    3: 8,
+    4: 16,
+    5: 16,
+    6: 32,
+    7: 64,
+    9: 8,
+    10: 16,
+    11: 64,
+    12: 32,
+    13: 64,
+    14: 64,
+    15: 128,
+    16: 16,
+    17: 8,
+    18: 8,
+    19: 8,
+    20: 8,
+    21: 4,
+    22: 4,
+    23: 4,
+}
 
 
 def tensor_bytes(data_type: int, dims: Iterable[int]) -> int | None:
@@ -112,8 +135,7 @@ class OnnxFile:
         self._check_names()
 
     def _walk_model(self, f: IO[bytes]) -> bytes:
-        return self._walk(f, 0, self._size, 7, lambda a, b: self._walk(
-            f, a, b, 5, lambda c, d: self._walk_tensor(f, c, d)))
+        return self._walk(f, 0, self._size, 7, lambda a, b: self._walk(f, a, b, 5, lambda c, d: self._walk_tensor(f, c, d)))
 
     def _walk(self, f: IO[bytes], a: int, b: int, field: int, inner: Callable[[int, int], bytes]) -> bytes:
         """Bytes a..b of a message with every length-delimited `field` replaced by inner(start, end)."""
@@ -140,7 +162,7 @@ class OnnxFile:
                 f.seek(pos)
                 out += f.read(end - pos)
                 if tag == 8 << 3 | 2:
-                    name = bytes(out[len(out) - (end - body):]).decode()
+                    name = bytes(out[len(out) - (end - body) :]).decode()
             pos = end
         if raw is not None:
             if not name:
@@ -190,8 +212,9 @@ class OnnxFile:
         info = {e.key: e.value for e in t.external_data}
         location = Path(info.get("location", ""))
         if not info.get("location") or location.is_absolute() or ".." in location.parts:
-            raise InvalidModel(f"{self.path}: initializer {t.name!r} names the data file {str(location)!r}, not"
-                               " inside the model's folder")
+            raise InvalidModel(
+                f"{self.path}: initializer {t.name!r} names the data file {str(location)!r}, not inside the model's folder"
+            )
         path = self.path.parent / location
         if not path.is_file():
             raise InvalidModel(f"{self.path}: data file {location} of initializer {t.name!r} is missing")
@@ -202,8 +225,9 @@ class OnnxFile:
         except ValueError as e:
             raise InvalidModel(f"{self.path}: initializer {t.name!r} has a malformed offset or length ({e})") from e
         if offset < 0 or length < 0 or offset + length > size:
-            raise InvalidModel(f"{path}: truncated, initializer {t.name!r} needs bytes {offset} to {offset + length},"
-                               f" the file has {size}")
+            raise InvalidModel(
+                f"{path}: truncated, initializer {t.name!r} needs bytes {offset} to {offset + length}, the file has {size}"
+            )
         return Ref(path, offset, length)
 
     def data_size(self) -> int:
@@ -254,8 +278,11 @@ def without_data(proto: Any, names: Iterable[str]) -> Any:
     g = copy.graph
     keep = [t for t in g.initializer if t.name not in drop]
     inputs = {i.name for i in g.input}
-    g.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
-                   for t in g.initializer if t.name in drop and t.name not in inputs)
+    g.input.extend(
+        onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
+        for t in g.initializer
+        if t.name in drop and t.name not in inputs
+    )
     del g.initializer[:]
     g.initializer.extend(keep)
     return copy
@@ -279,16 +306,18 @@ def check(proto: Any, tensors: Iterable[OutTensor], path: Path, infer: bool = Tr
     onnx = _lazy.onnx()
     copy = without_data(proto, ())
     have = {i.name for i in copy.graph.input}
-    copy.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims)
-                            for t in tensors if t.name not in have)
+    copy.graph.input.extend(
+        onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors if t.name not in have
+    )
     try:
         onnx.checker.check_model(copy, full_check=infer)
     except Exception as e:
         raise InvalidModel(f"{path}: the graph is not valid ONNX: {e}") from e
 
 
-def write(proto: Any, tensors: list[OutTensor], path: Path, external: bool | None = None,
-          progress: Progress | None = None) -> list[Path]:
+def write(
+    proto: Any, tensors: list[OutTensor], path: Path, external: bool | None = None, progress: Progress | None = None
+) -> list[Path]:
     """Write `proto` plus `tensors` (not yet among its initializers) to `path`; returns the files written.
 
     external: tensors of 1 KiB and more go to `path`.data, 64-byte aligned; None: only when they pass 1.9 GB.
@@ -331,8 +360,7 @@ def _header(t: OutTensor) -> Any:
     return _lazy.onnx().TensorProto(name=t.name, data_type=t.data_type, dims=t.dims)
 
 
-def _write_single(proto: Any, tensors: list[OutTensor], path: Path,
-                  put: Callable[[IO[bytes], OutTensor], None]) -> None:
+def _write_single(proto: Any, tensors: list[OutTensor], path: Path, put: Callable[[IO[bytes], OutTensor], None]) -> None:
     onnx = _lazy.onnx()
     rest = onnx.ModelProto()
     rest.CopyFrom(proto)
@@ -350,8 +378,7 @@ def _write_single(proto: Any, tensors: list[OutTensor], path: Path,
             put(f, t)
 
 
-def _write_external(proto: Any, tensors: list[OutTensor], path: Path,
-                    put: Callable[[IO[bytes], OutTensor], None]) -> list[Path]:
+def _write_external(proto: Any, tensors: list[OutTensor], path: Path, put: Callable[[IO[bytes], OutTensor], None]) -> list[Path]:
     onnx = _lazy.onnx()
     full = onnx.ModelProto()
     full.CopyFrom(proto)

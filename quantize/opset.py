@@ -1,4 +1,5 @@
 """Old graphs become opset 24, which blocked DequantizeLinear (21) and int4 need; newer ones stay."""
+
 from __future__ import annotations
 
 import importlib
@@ -24,8 +25,10 @@ def modernize(model: OnnxFile) -> str | None:
     try:
         new = converter.convert_version(stripped, OPSET)
     except Exception as e:
-        raise InvalidModel(f"{model.path}: opset {have} cannot be converted to {OPSET} by onnx.version_converter ({e});"
-                           f" export the model again with opset {_OLDEST} or later") from e
+        raise InvalidModel(
+            f"{model.path}: opset {have} cannot be converted to {OPSET} by onnx.version_converter ({e});"
+            f" export the model again with opset {_OLDEST} or later"
+        ) from e
     known = {t.name: t for t in model.proto.graph.initializer if t.name in model.refs}
     inputs = {i.name for i in model.proto.graph.input}
     kept = [i for i in new.graph.input if i.name not in known or i.name in inputs]

@@ -1,4 +1,5 @@
 """Architectures without a built-in exporter: optimum-onnx and torch (extra `export`), on local files only."""
+
 from __future__ import annotations
 
 import importlib
@@ -18,16 +19,21 @@ from .onnxfile import OnnxFile
 if TYPE_CHECKING:
     from .exporter import ExportResult
 
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 # Ending of the architecture's class name -> optimum's task; anything else is exported as the bare model.
-_TASKS = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification",
-          "ForMaskedLM": "fill-mask", "ForQuestionAnswering": "question-answering",
-          "ForCausalLM": "text-generation-with-past",
-          "LMHeadModel": "text-generation-with-past",
-          "ForConditionalGeneration": "text2text-generation-with-past",
-          "ForImageClassification": "image-classification", "ForAudioClassification": "audio-classification",
-          "ForCTC": "automatic-speech-recognition", "ForMultipleChoice": "multiple-choice"}
+_TASKS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "fill-mask",
+    "ForQuestionAnswering": "question-answering",
+    "ForCausalLM": "text-generation-with-past",
+    "LMHeadModel": "text-generation-with-past",
+    "ForConditionalGeneration": "text2text-generation-with-past",
+    "ForImageClassification": "image-classification",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "automatic-speech-recognition",
+    "ForMultipleChoice": "multiple-choice",
+}
 
 
 def _task(config: dict[str, Any], src: Path) -> str:
@@ -65,12 +71,35 @@ def _main_export(why_not: str) -> Any:
     try:
         return importlib.import_module("optimum.exporters.onnx").main_export
     except ImportError as e:
-        raise MissingExtra(f"{why_not}; other architectures are exported with optimum-onnx and torch:"
-                           f" pip install 'frugal-edge[export]' ({e})") from e
+        raise MissingExtra(
+            f"{why_not}; other architectures are exported with optimum-onnx and torch: pip install 'frugal-edge[export]' ({e})"
+        ) from e
 
 
-def export_with_optimum(src: Path, target: Path, config: dict[str, Any], task: str | None, opset: int,
-                        why_not: str) -> ExportResult:
+def _run(main_export: Any, src: Path, work: Path, task: str) -> OnnxFile:
+    """Export into the folder `work`; the model.onnx that came of it."""
+    try:
+        main_export(
+            str(src),
+            output=work,
+            task=task,
+            library_name="transformers",
+            local_files_only=True,
+            trust_remote_code=False,
+            do_validation=False,
+        )
+    except Exception as e:
+        raise FrugalError(f"{src}: optimum-onnx could not export this model ({type(e).__name__}: {e})") from e
+    made = work / "model.onnx"
+    if not made.is_file():
+        found = ", ".join(sorted(p.name for p in work.glob("*.onnx")))
+        raise InvalidArgument(f"{src}: optimum-onnx wrote {found or 'nothing'}, not one model.onnx; give `task`")
+    return OnnxFile(made)
+
+
+def export_with_optimum(
+    src: Path, target: Path, config: dict[str, Any], task: str | None, opset: int, why_not: str
+) -> ExportResult:
     """Export with optimum's main_export into staging, validate, move to `target`. Opset is optimum's own choice
     (its tracer stops at 18); `frugal quantize` and `frugal compile` convert.
     """
@@ -83,16 +112,7 @@ def export_with_optimum(src: Path, target: Path, config: dict[str, Any], task: s
     with _offline(), staging(folder, name) as part:
         main_export = _main_export(f"{src}: {why_not}")
         work = part if companions else part / "optimum"
-        try:
-            main_export(str(src), output=work, task=task, library_name="transformers", local_files_only=True,
-                        trust_remote_code=False, do_validation=False)
-        except Exception as e:
-            raise FrugalError(f"{src}: optimum-onnx could not export this model ({type(e).__name__}: {e})") from e
-        made = work / "model.onnx"
-        if not made.is_file():
-            found = ", ".join(sorted(p.name for p in work.glob("*.onnx")))
-            raise InvalidArgument(f"{src}: optimum-onnx wrote {found or 'nothing'}, not one model.onnx; give `task`")
-        model = OnnxFile(made)
+        model = _run(main_export, src, work, task)
         if companions:
             copy_companions(src, part)
         else:

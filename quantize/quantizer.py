@@ -1,4 +1,5 @@
 """`quantize`: any float ONNX model becomes int8 or int4 standard ONNX, with a report of what that cost."""
+
 from __future__ import annotations
 
 import platform
@@ -9,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from frugal.errors import FrugalError, InvalidArgument, InvalidModel
+from frugal.errors import InvalidArgument, InvalidModel
 
 from . import calibrate, onnxfile, targets, verify
 from ._files import peak_rss_bytes, staging
@@ -23,10 +24,22 @@ BLOCK_SIZES = (32, 64, 128)
 MAX_FEEDS = 32  # of the calibration data that also serve to verify
 
 
-def quantize(model: str | Path, out: str | Path, *, scheme: str = "int8", calibration: calibrate.Source | None = None,
-             block_size: int = 32, exclude: Iterable[str] = (), per_layer: bool = False,
-             progress: Progress | None = None, validation: calibrate.Source | None = None, verify_result: bool = True,
-             method: str = "grid", calibration_method: str = "percentile", percentile: float = 99.99) -> Report:
+def quantize(
+    model: str | Path,
+    out: str | Path,
+    *,
+    scheme: str = "int8",
+    calibration: calibrate.Source | None = None,
+    block_size: int = 32,
+    exclude: Iterable[str] = (),
+    per_layer: bool = False,
+    progress: Progress | None = None,
+    validation: calibrate.Source | None = None,
+    verify_result: bool = True,
+    method: str = "grid",
+    calibration_method: str = "percentile",
+    percentile: float = 99.99,
+) -> Report:
     """Quantize the weights of MatMul, Gemm and Gather of a float ONNX model; standard operators only.
 
     model: .onnx file, or a folder with model.onnx.  out: .onnx file (data beside it from 1.9 GB up), or a folder, which
@@ -44,22 +57,21 @@ def quantize(model: str | Path, out: str | Path, *, scheme: str = "int8", calibr
     """
     start = time.perf_counter()
     src, target, excluded = _check_arguments(model, out, scheme, block_size, exclude, method)
-    m = OnnxFile(src)
-    already = targets.already_quantized(m.proto)
-    if already is not None:
-        raise InvalidModel(f"{src}: is already quantized, node {already}; give the float model")
-    onnxfile.check(*calibrate.whole(m), src, infer=False)
-    size = m.data_size()
-    note = modernize(m)
-    found = targets.find(m.proto.graph, excluded)
-    if not found.targets:
-        raise InvalidModel(f"{src}: no MatMul, Gemm or Gather with a constant float weight to quantize"
-                           + "".join(f"; {n}: {why}" for n, why in found.skipped[:5]))
     folder, name, companions = place(target)
     if (folder / name).exists() and (folder / name).samefile(src):
         raise InvalidArgument(f"out {target}: is the float model itself; choose another")
-    report = Report(str(src), str(folder / name), scheme, "float", size, 0, skipped=found.skipped, versions=_versions())
-    report.notes += [note] if note else []
+    m, found, note = _open(src, excluded)
+    report = Report(
+        str(src),
+        str(folder / name),
+        scheme,
+        "float",
+        m.data_size(),
+        0,
+        skipped=found.skipped,
+        versions=_versions(),
+        notes=[note] if note else [],
+    )
     with staging(folder, name) as part:
         ranges = None
         if calibration is not None and scheme == "int8":
@@ -76,8 +88,26 @@ def quantize(model: str | Path, out: str | Path, *, scheme: str = "int8", calibr
     return report
 
 
-def _check_arguments(model: str | Path, out: str | Path, scheme: str, block_size: int, exclude: Iterable[str],
-                     method: str) -> tuple[Path, Path, tuple[str, ...]]:
+def _open(src: Path, excluded: tuple[str, ...]) -> tuple[OnnxFile, targets.Found, str | None]:
+    """The checked float model at opset 21 or later, what can be quantized in it, and a note if it was converted."""
+    m = OnnxFile(src)
+    already = targets.already_quantized(m.proto)
+    if already is not None:
+        raise InvalidModel(f"{src}: is already quantized, node {already}; give the float model")
+    onnxfile.check(*calibrate.whole(m), src, infer=False)
+    note = modernize(m)
+    found = targets.find(m.proto.graph, excluded)
+    if not found.targets:
+        raise InvalidModel(
+            f"{src}: no MatMul, Gemm or Gather with a constant float weight to quantize"
+            + "".join(f"; {n}: {why}" for n, why in found.skipped[:5])
+        )
+    return m, found, note
+
+
+def _check_arguments(
+    model: str | Path, out: str | Path, scheme: str, block_size: int, exclude: Iterable[str], method: str
+) -> tuple[Path, Path, tuple[str, ...]]:
     src, target = Path(model), Path(out)
     if scheme not in ("int8", "int4"):
         raise InvalidArgument(f"scheme {scheme!r}: want 'int8' or 'int4'")
@@ -107,22 +137,34 @@ def _write(m: OnnxFile, result: Rewritten, path: Path, report: Report, progress:
     report.peak_rss_bytes = peak_rss_bytes()
     for t in report.tensors:
         if t.cosine < 0.98:
-            report.notes.append(f"{t.name}: its int{t.bits} form has cosine {t.cosine:.4f} to the float weight;"
-                                " consider int8, or `exclude`")
+            report.notes.append(
+                f"{t.name}: its int{t.bits} form has cosine {t.cosine:.4f} to the float weight; consider int8, or `exclude`"
+            )
 
 
-def _verify(m: OnnxFile, found: targets.Found, result: Rewritten, part: Path, name: str,
-            given: calibrate.Source | None, per_layer: bool, report: Report) -> None:
+def _verify(
+    m: OnnxFile,
+    found: targets.Found,
+    result: Rewritten,
+    part: Path,
+    name: str,
+    given: calibrate.Source | None,
+    per_layer: bool,
+    report: Report,
+) -> None:
     start = time.perf_counter()
     report.verified_on = "generated" if given is None else "given"
-    feeds: Sequence[verify.Feeds]
+    feeds: list[verify.Feeds]
     if given is None:
         feeds = list(verify.generated_feeds(m.proto))
     else:
         feeds = list(islice(calibrate.feeds(given, m.proto, m.path.parent), MAX_FEEDS))
         if not feeds:
-            raise InvalidArgument("validation: gives no feeds" if calibrate.is_reusable(given) else
-                                  "calibration: an iterator is used up after calibration; give a list, or `validation`")
+            raise InvalidArgument(
+                "validation: gives no feeds"
+                if calibrate.is_reusable(given)
+                else "calibration: an iterator is used up after calibration; give a list, or `validation`"
+            )
     try:
         report.outputs = verify.compare(m.path, part / name, feeds)
         if per_layer:
@@ -136,8 +178,7 @@ def _verify(m: OnnxFile, found: targets.Found, result: Rewritten, part: Path, na
     report.verify_peak_rss_bytes = peak_rss_bytes()
 
 
-def _per_layer(m: OnnxFile, found: targets.Found, result: Rewritten, part: Path,
-               feeds: Sequence[verify.Feeds]) -> list[Any]:
+def _per_layer(m: OnnxFile, found: targets.Found, result: Rewritten, part: Path, feeds: Sequence[verify.Feeds]) -> list[Any]:
     """Compare the outputs of all quantized nodes, each in its own model's flow (errors add up along the graph)."""
     names = [o for t in found.targets for o in m.proto.graph.node[t.node].output]
     paths = []
@@ -160,6 +201,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return out
-
-
-__all__ = ["FrugalError", "Report", "quantize"]

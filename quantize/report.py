@@ -1,4 +1,5 @@
 """What quantization did and what it cost: Report, written by `quantize`, printed by the command."""
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field

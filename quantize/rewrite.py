@@ -7,6 +7,7 @@ Patterns (N outputs, K inputs; q is stored [N, K] whatever the source's layout):
     table  DequantizeLinear(Gather(q INT8 [R,K], ids), Gather(scale FLOAT [R,1], ids); axis=-1, block_size=K)
     static x -> DequantizeLinear(QuantizeLinear(x, s FLOAT, 0 INT8), s, 0), shared by the products of x
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -52,9 +53,11 @@ class Weight:
         """q first: writing it fills scales and zeros."""
         if self.bits == 4:
             blocks = (self.rows, self.cols // self.block)
-            return [OutTensor(f"{self.name}.int4", INT4, (self.rows, self.cols), self._codes),
-                    OutTensor(f"{self.name}.scale", FLOAT16, blocks, lambda: self._scales),
-                    OutTensor(f"{self.name}.zero", INT4, blocks, lambda: [int4.pack(np.concatenate(self._zeros))])]
+            return [
+                OutTensor(f"{self.name}.int4", INT4, (self.rows, self.cols), self._codes),
+                OutTensor(f"{self.name}.scale", FLOAT16, blocks, lambda: self._scales),
+                OutTensor(f"{self.name}.zero", INT4, blocks, lambda: [int4.pack(np.concatenate(self._zeros))]),
+            ]
         out = [OutTensor(f"{self.name}.int8", INT8, (self.rows, self.cols), self._codes)]
         if "linear" in self.kinds:
             out.append(OutTensor(f"{self.name}.scale", FLOAT, (self.rows,), lambda: self._scales))
@@ -67,8 +70,10 @@ class Weight:
         stats = _Stats()
         for w in self._rows():
             if not np.isfinite(w).all():
-                raise InvalidModel(f"{self.model.path}: weight {self.initializer.name!r} holds NaN or infinity;"
-                                   " repair the checkpoint, or name the tensor in `exclude`")
+                raise InvalidModel(
+                    f"{self.model.path}: weight {self.initializer.name!r} holds NaN or infinity;"
+                    " repair the checkpoint, or name the tensor in `exclude`"
+                )
             if self.bits == 4:
                 yield self._block4(w, stats)
             else:
@@ -77,13 +82,23 @@ class Weight:
                 stats.add(w, int8.dequantize_rows(codes, scale))
                 yield codes
         nbytes = sum(t.nbytes for t in self.initializers())
-        self.report = TensorReport(self.initializer.name, self.nodes, self.bits, self.block if self.bits == 4 else None,
-                                   [self.rows, self.cols], nbytes, stats.cosine(), stats.worst)
+        self.report = TensorReport(
+            self.initializer.name,
+            self.nodes,
+            self.bits,
+            self.block if self.bits == 4 else None,
+            [self.rows, self.cols],
+            nbytes,
+            stats.cosine(),
+            stats.worst,
+        )
 
     def _block4(self, w: F32, stats: _Stats) -> NDArray[np.uint8]:
         if np.abs(w).max(initial=0) > 65504 * 7:
-            raise InvalidModel(f"{self.model.path}: weight {self.initializer.name!r} passes 458528, the most that int4"
-                               " with fp16 scales holds; name the tensor in `exclude`")
+            raise InvalidModel(
+                f"{self.model.path}: weight {self.initializer.name!r} passes 458528, the most that int4"
+                " with fp16 scales holds; name the tensor in `exclude`"
+            )
         codes, scale, zero = int4.quantize_blocks(w, self.block, self.method)
         self._scales.append(scale)
         self._zeros.append(zero)
@@ -98,7 +113,7 @@ class Weight:
             w = np.asarray(self.model.tensor(self.initializer), np.float32)
             w = w.T if self.transposed else w
             for a in range(0, self.rows, step):
-                yield self._scaled(np.ascontiguousarray(w[a:a + step]))
+                yield self._scaled(np.ascontiguousarray(w[a : a + step]))
             return
         with open(ref.path, "rb") as f:
             f.seek(ref.offset)
@@ -118,7 +133,7 @@ class _Stats:
 
     def add(self, w: F32, q: F32) -> None:
         for i in range(0, w.size, 1 << 18):  # float64 copies of 2 MiB
-            x, y = (v.reshape(-1)[i:i + (1 << 18)].astype(np.float64) for v in (w, q))
+            x, y = (v.reshape(-1)[i : i + (1 << 18)].astype(np.float64) for v in (w, q))
             self.dot, self.a, self.b = self.dot + float(x @ y), self.a + float(x @ x), self.b + float(y @ y)
             self.worst = max(self.worst, float(np.abs(x - y).max(initial=0)))
 
@@ -137,16 +152,16 @@ class Rewritten:
     notes: list[str]
 
 
-def rewrite(model: OnnxFile, found: Found, bits: int, block: int, method: str,
-            ranges: dict[str, float] | None) -> Rewritten:
+def rewrite(model: OnnxFile, found: Found, bits: int, block: int, method: str, ranges: dict[str, float] | None) -> Rewritten:
     """Replace every target by its pattern. ranges: largest |x| of each activation, for static int8 (else None)."""
     r = _Rewriter(model, found, bits, block, method, ranges)
     return r.run()
 
 
 class _Rewriter:
-    def __init__(self, model: OnnxFile, found: Found, bits: int, block: int, method: str,
-                 ranges: dict[str, float] | None) -> None:
+    def __init__(
+        self, model: OnnxFile, found: Found, bits: int, block: int, method: str, ranges: dict[str, float] | None
+    ) -> None:
         self.model, self.found, self.ranges = model, found, ranges
         self.bits, self.block, self.method = bits, block, method
         self.onnx: Any = _lazy.onnx()
@@ -193,8 +208,9 @@ class _Rewriter:
         if key not in self.weights:
             same = sum(k[0] == t.weight for k in self.weights)
             name = self.fresh(t.weight if same == 0 else f"{t.weight}.{same + 1}")
-            self.weights[key] = Weight(self.model, self.by_name[t.weight], name, t.rows, t.cols, t.transposed, alpha,
-                                       bits, self.block, self.method)
+            self.weights[key] = Weight(
+                self.model, self.by_name[t.weight], name, t.rows, t.cols, t.transposed, alpha, bits, self.block, self.method
+            )
         w = self.weights[key]
         w.kinds.add(t.kind)
         w.nodes.append(t.name)
@@ -203,8 +219,9 @@ class _Rewriter:
     def fresh(self, base: str) -> str:
         """A prefix under which no value of the graph lives yet."""
         name, n = base, 1
-        while any(v.startswith(name + ".") and v[len(name) + 1:] in ("int8", "int4", "scale", "row_scale", "zero")
-                  for v in self.used):
+        while any(
+            v.startswith(name + ".") and v[len(name) + 1 :] in ("int8", "int4", "scale", "row_scale", "zero") for v in self.used
+        ):
             n += 1
             name = f"{base}.q{n}"
         return name
@@ -244,8 +261,9 @@ class _Rewriter:
         base = node.name or node.output[0]
         q = self.op("Gather", [f"{w.name}.int8", node.input[1]], f"{base}/codes")
         s = self.op("Gather", [f"{w.name}.row_scale", node.input[1]], f"{base}/scale")
-        self.nodes.append(self.onnx.helper.make_node("DequantizeLinear", [q, s], list(node.output), name=node.name,
-                                                     axis=-1, block_size=t.cols))
+        self.nodes.append(
+            self.onnx.helper.make_node("DequantizeLinear", [q, s], list(node.output), name=node.name, axis=-1, block_size=t.cols)
+        )
 
     def linear(self, node: Any, t: Target, w: Weight) -> None:
         x, right = self.activation(node.input[0]), self.dequantized(w)
@@ -300,7 +318,7 @@ def _alive(nodes: list[Any], outputs: Iterable[str]) -> list[Any]:
         used = {v for n in nodes for v in n.input} | set(outputs)
         for n in nodes:
             for a in n.attribute:
-                for body in ([a.g] if a.type == 5 else a.graphs):
+                for body in [a.g] if a.type == 5 else a.graphs:
                     used |= {v for m in all_nodes(body) for v in m.input} | {o.name for o in body.output}
         kept = [n for n in nodes if n.op_type not in ("Transpose", "Identity", "Cast") or used & set(n.output)]
         if len(kept) == len(nodes):

@@ -8,6 +8,7 @@ Rules:
 5. A node in `exclude` (by its own name or its tensor's), a tensor of fewer than 256 elements, or anything not
    float32 at its use stays float. Where a tensor has other uses too, those keep the float tensor.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -18,9 +19,24 @@ from typing import Any
 MIN_ELEMENTS = 256
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 QUANTIZED_OPS = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul",
-    "QLinearConv", "MatMulNBits", "GatherBlockQuantized", "QGemm", "QAttention", "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulBnb4", "QLinearAdd", "QEmbedLayerNormalization"}
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "MatMulNBits",
+    "GatherBlockQuantized",
+    "QGemm",
+    "QAttention",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "MatMulBnb4",
+    "QLinearAdd",
+    "QEmbedLayerNormalization",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ def all_nodes(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         yield node
         for a in node.attribute:
-            for body in ([a.g] if a.type == 5 else a.graphs):
+            for body in [a.g] if a.type == 5 else a.graphs:
                 yield from all_nodes(body)
 
 

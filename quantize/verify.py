@@ -1,4 +1,5 @@
 """Float and quantized model side by side in onnxruntime: how far apart are their outputs?"""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,20 @@ from . import _lazy
 from .report import OutputReport
 
 Feeds = dict[str, NDArray[Any]]
-_NUMPY = {1: np.float32, 2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64, 9: np.bool_,
-          10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64}
+_NUMPY = {
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    4: np.uint16,
+    5: np.int16,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float16,
+    11: np.float64,
+    12: np.uint32,
+    13: np.uint64,
+}
 
 
 def session(path: Path, threads: int = 0) -> Any:
@@ -24,6 +37,7 @@ def session(path: Path, threads: int = 0) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # be kind to a shared machine
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -69,8 +83,10 @@ def _generate(value: Any, limits: dict[str, int], rng: np.random.Generator) -> N
     kind = _NUMPY.get(value.type.tensor_type.elem_type)
     if kind is None:
         raise InvalidArgument(f"input {value.name!r} has a type that cannot be generated; give `validation` feeds")
-    shape = tuple(d.dim_value if d.HasField("dim_value") else 2 if "batch" in d.dim_param.lower() else 12
-                  for d in value.type.tensor_type.shape.dim)
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") else 2 if "batch" in d.dim_param.lower() else 12
+        for d in value.type.tensor_type.shape.dim
+    )
     if np.issubdtype(kind, np.floating):
         return rng.standard_normal(shape).astype(kind)
     if value.name in limits:

@@ -208,3 +208,13 @@ def test_import_is_light() -> None:
     code = "import sys, frugal.quantize; sys.exit(any(m in sys.modules for m in ('onnx', 'onnxruntime', 'torch')))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
+def test_missing_packages_name_the_extra(tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = model(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, f"{module}.helper", None)
+    with pytest.raises(FrugalError, match=r"frugal-edge\[quantize\]") as e:
+        quantize(path, tmp_path / "q.onnx")
+    assert isinstance(e.value, ImportError) and not (tmp_path / "q.onnx").exists()
