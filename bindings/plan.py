@@ -112,9 +112,7 @@ class PlanBuffer:
             s = self.c.steps[index]
             args = ffi.unpack(self.c.args + s.args, s.n_in + s.n_out) if s.n_in + s.n_out else []
             attributes = ffi.unpack(self.c.attrs + s.attrs, s.n_attr) if s.n_attr else []
-            yield Step(
-                index, ops[s.op], self.string(s.name), tuple(args[: s.n_in]), tuple(args[s.n_in :]), tuple(attributes)
-            )
+            yield Step(index, ops[s.op], self.string(s.name), tuple(args[: s.n_in]), tuple(args[s.n_in :]), tuple(attributes))
 
     def step_label(self, index: int) -> str:
         """ "step 12 'encoder.layer.0' (linear)": for messages."""

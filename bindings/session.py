@@ -79,9 +79,7 @@ class Session:
             self._memory = _aligned(size)
         handle = ffi.new("frugal_session **")
         limit = NO_LIMIT if self.memory_limit is None else self.memory_limit
-        status = lib.frugal_session_init(
-            handle, self._memory[1], size, self.plan.c, isa, self.pool.handle(), limit, self._error
-        )
+        status = lib.frugal_session_init(handle, self._memory[1], size, self.plan.c, isa, self.pool.handle(), limit, self._error)
         check(status, self._error, self.plan)
         self._handle, self._shapes, self._epoch = handle[0], None, epoch
 
@@ -185,9 +183,7 @@ class Session:
             result = _empty(self._output_shapes[i], self.output_dtypes[i])
             self._outputs[i] = ffi.from_buffer(result)
             results.append(result)
-        status = lib.frugal_session_run(
-            self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error
-        )
+        status = lib.frugal_session_run(self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error)
         if status != lib.FRUGAL_OK:
             check(status, self._error, self.plan)
         return results

@@ -125,6 +125,12 @@ def _file_digest(path: Path) -> bytes:
         raise InvalidArgument(f"{path} is a folder, not a model") from e
 
 
+def model_bytes(path: Path) -> int:
+    """Size of a model on disk, its external data included."""
+    names = {path.parent / name for name in external_files(_content(path))}
+    return sum(p.stat().st_size for p in [path, *names] if p.is_file())
+
+
 def external_files(model: memoryview) -> list[str]:
     """Relative paths of the external data files that an ONNX file names, sorted; [] for bytes that are no protobuf.
 

@@ -225,9 +225,7 @@ class InferenceSession:
         if unknown:
             raise InvalidArgument(f"Invalid input name: {unknown[0]} (the inputs are {self._input_names})")
 
-    def _named(
-        self, session: Session, arrays: list[npt.NDArray[Any]], output_names: Sequence[str]
-    ) -> list[npt.NDArray[Any]]:
+    def _named(self, session: Session, arrays: list[npt.NDArray[Any]], output_names: Sequence[str]) -> list[npt.NDArray[Any]]:
         if isinstance(output_names, str):
             raise TypeError(f"output_names must be a sequence of names, got the string {output_names!r}")
         for name in output_names:

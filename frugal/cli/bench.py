@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__, isa
+from ..cache import model_bytes
 from ..plan import has_magic
 from .common import (
     Usage,
@@ -99,7 +100,7 @@ def _conditions(path: Path, session: InferenceSession, threads: int, feeds: Feed
 
     return {
         "model": path,
-        "model_bytes": path.stat().st_size,
+        "model_bytes": model_bytes(path),
         "plan_bytes": len(session.plan),
         "loaded_from": session.loaded_from,
         "shapes": {name: list(a.shape) for name, a in feeds.items()},
@@ -245,9 +246,7 @@ def _print(about: dict[str, Any]) -> None:
         rows.append([f"{rival['name']} {rival['version']}", *_latencies(rival), f"{rival['load_seconds']:.3f}"])
     print_table(rows, ["", "median ms", "p10", "p90", "runs", "load s"])
     if "against" in about:
-        print(
-            f"\n{about['times_faster']:.2f} x the speed; outputs differ by {about['against']['difference']:.2g} (norm)"
-        )
+        print(f"\n{about['times_faster']:.2f} x the speed; outputs differ by {about['against']['difference']:.2g} (norm)")
     print(f"\npeak memory {size(about['peak_rss_bytes'] or 0)}, model {size(about['model_bytes'])}")
 
 

@@ -6,8 +6,9 @@ The result holds standard operators only: onnxruntime runs it too.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from .common import Progress, add_json, needs, print_json, printable, size
+from .common import Progress, add_json, needs, print_json, print_table, printable, size
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -15,13 +16,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="IN", help="float .onnx, or a folder that holds model.onnx")
     command.add_argument("out", metavar="OUT", help=".onnx or folder to write")
     command.add_argument("--scheme", required=True, choices=("int8", "int4"), help="what the weights become")
-    command.add_argument(
-        "--calibration", metavar="DATA", help=".npz, folder of .npz, or text file with a line a sample"
-    )
+    command.add_argument("--calibration", metavar="DATA", help=".npz, folder of .npz, or text file with a line a sample")
     command.add_argument("--block-size", type=int, default=32, metavar="N", help="weights that share a scale in int4")
-    command.add_argument(
-        "--exclude", action="append", default=[], metavar="NAME", help="leave this layer float; repeat"
-    )
+    command.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave this layer float; repeat")
     command.add_argument("--per-layer", action="store_true", help="measure the error of every layer")
     add_json(command)
 
@@ -44,16 +41,20 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         print_json(report)
         return
-    for key, value in report.items():
-        if isinstance(value, list):
-            print(f"{key}: {len(value)}")
-        elif isinstance(value, dict):
-            print(f"{key}: " + ", ".join(f"{printable(str(k))} {_text(k, v)}" for k, v in value.items()))
-        else:
-            print(f"{key}: {_text(key, value)}")
+    _print(report)
 
 
-def _text(key: str, value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and "bytes" in key:
-        return size(value)
-    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+def _print(report: dict[str, Any]) -> None:
+    print(f"{report['out']}: {report['scheme']}, {len(report['tensors'])} tensors, ", end="")
+    print(f"{size(report['bytes_in'])} -> {size(report['bytes_out'])} in {report['seconds']:.1f} s")
+    header = ("cosine mean", "cosine min", "relative error", "max error")
+    for title in ("outputs", "nodes"):
+        if report[title]:
+            print(f"\n{title} against float ({report['verified_on']} inputs)")
+            keys = ("cosine_mean", "cosine_min", "relative_error", "max_abs_error")
+            rows = [["  " + row["name"], *(f"{row[k]:.5g}" for k in keys)] for row in report[title]]
+            print_table(rows, ("", *header))
+    for name, why in report["skipped"]:
+        print(printable(f"left float: {name}: {why}"))
+    for note in report["notes"]:
+        print(printable(f"note: {note}"))
