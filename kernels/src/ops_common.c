@@ -285,14 +285,38 @@ void fr_copy(uint8_t *dst, const uint8_t *src, int64_t step, int64_t n, int64_t 
 
 /* ---- panels ---- */
 
-/* 16 rows of k, each dense, to [k][16]: four by four, so that the compiler keeps the tile in registers. */
+/* Columns kk .. kk + 3 of four rows to d[0 .. 3], d[16 .. 19], ... */
+static void transpose4(float *d, const float *r0, const float *r1, const float *r2, const float *r3) {
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+    typedef float quad __attribute__((vector_size(16)));
+    quad a, b, c, e;
+    memcpy(&a, r0, 16), memcpy(&b, r1, 16), memcpy(&c, r2, 16), memcpy(&e, r3, 16);
+    const quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const quad ce0 = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce2 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab0, ce0, 0, 1, 4, 5), b = __builtin_shufflevector(ab0, ce0, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ab2, ce2, 0, 1, 4, 5), e = __builtin_shufflevector(ab2, ce2, 2, 3, 6, 7);
+    memcpy(d, &a, 16), memcpy(d + 16, &b, 16), memcpy(d + 32, &c, 16), memcpy(d + 48, &e, 16);
+    return;
+#endif
+#endif
+    for (int i = 0; i < 4; i++) {
+        d[16 * i] = r0[i], d[16 * i + 1] = r1[i], d[16 * i + 2] = r2[i], d[16 * i + 3] = r3[i];
+    }
+}
+
+/* Up to 16 rows of k, each dense, to [k][16]; missing rows are 0. */
 static void pack_rows(float *dst, const float *b, int64_t ldb, int64_t k, int64_t rows) {
     int64_t r = 0;
     for (; r + 4 <= rows; r += 4) {
-        const float *r0 = b + r * ldb, *r1 = r0 + ldb, *r2 = r1 + ldb, *r3 = r2 + ldb;
-        for (int64_t kk = 0; kk < k; kk++) {
-            float *d = dst + kk * FR_PANEL + r;
-            d[0] = r0[kk], d[1] = r1[kk], d[2] = r2[kk], d[3] = r3[kk];
+        const float *row = b + r * ldb;
+        int64_t kk = 0;
+        for (; kk + 4 <= k; kk += 4) {
+            transpose4(dst + kk * FR_PANEL + r, row + kk, row + ldb + kk, row + 2 * ldb + kk, row + 3 * ldb + kk);
+        }
+        for (; kk < k; kk++) {
+            for (int64_t i = 0; i < 4; i++)
+                dst[kk * FR_PANEL + r + i] = row[i * ldb + kk];
         }
     }
     for (; r < FR_PANEL; r++) {
