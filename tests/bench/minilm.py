@@ -26,6 +26,9 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/models.py
+
+MODEL = "all-MiniLM-L6-v2"
 Feeds = dict[str, np.ndarray]
 SHAPES = {"16 tokens, batch 1": (1, 16), "128 tokens, batch 1": (1, 128), "128 tokens, batch 8": (8, 128)}
 
@@ -67,12 +70,11 @@ def prepare(work: Path) -> dict[str, Path]:
     from frugal.quantize import export, quantize
 
     import frugal
-    from tests.models import minilm_folder
 
     work.mkdir(parents=True, exist_ok=True)
     paths = {n: work / f"{n}.onnx" for n in ("float", "int8", "int4")}
     if not paths["float"].exists():
-        export(minilm_folder(), paths["float"])
+        export(fetch(MODEL), paths["float"])
     for scheme in ("int8", "int4"):
         if not paths[scheme].exists():
             quantize(paths["float"], paths[scheme], scheme=scheme)
@@ -188,9 +190,9 @@ def accuracy(paths: dict[str, Path], files: list[str], every: int) -> dict[str, 
     """Spearman on the sentence pairs of CSV files (sentence1, sentence2, score), and cosine to fp32, of every engine."""
     from tokenizers import Tokenizer
 
-    from tests.models import minilm_folder
+    from models import fetch
 
-    tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(fetch(MODEL) / "tokenizer.json"))
     tokenizer.no_padding()
     engines, result = sessions(paths, os.cpu_count() or 1), dict[str, Any]()
     for file in files:

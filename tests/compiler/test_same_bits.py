@@ -1,7 +1,7 @@
 """One plan and one input give the same bytes: every instruction set here, any number of threads, any batch, any padding.
 
-On a small random encoder (odd sizes, so that every kernel meets its tails) and on the real MiniLM, as float, int8 (blocks and tokens)
-and int4.  What this CPU lacks is compared with scalar under qemu by the C tests.
+On a small random encoder (odd sizes, so that every kernel meets its tails) and on the real MiniLM, as float, int8 (blocks and
+tokens) and int4.  Only instruction sets that this CPU has take part.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from frugal.bindings import library
 from onnx import TensorProto
 
 import frugal
 import models as real_models
-from frugal.bindings import library
 from frugal.compiler import compile_model
 
 from .models import Builder
