@@ -2,9 +2,12 @@
  * outputs, the same bytes for every instruction set and thread count, errors for everything wrong.
  *
  * Usage: test_session [DIRECTORY]    with a directory, every plan is also written there, as a seed for fuzz_plan. */
+#define _POSIX_C_SOURCE 200112L /* fork */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "isa.h"
 #include "ops.h"
@@ -1475,6 +1478,15 @@ static void test_pool(void) {
     for (int i = 0; i < ITEMS; i++)
         ok = ok && counts[i] == 2;
     CHECK(ok);
+    const pid_t child = fork();
+    if (child == 0) { /* has no workers: must neither wait for them nor join them */
+        memset(counts, 0, sizeof counts);
+        fr_pool_run(pool, ITEMS, count_task, counts);
+        frugal_pool_stop(pool);
+        _exit(counts[0] == 1 && counts[ITEMS - 1] == 1 ? 0 : 1);
+    }
+    int status = 1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
     frugal_pool_stop(pool);
     free(mem);
     CHECK(frugal_cpu_count() >= 1 && frugal_pool_threads(NULL) == 1);
