@@ -87,6 +87,9 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
     _mm256_storeu_si256((void *)q, p);
     return sum_lanes(viadd(viadd(v[0], v[1]), viadd(v[2], v[3])));
 }
+/* Brings a line that will be written (x86-64 CPUs with AVX2 all have prefetchw). */
+OP void vprefetchw(const float *p) { __asm__ volatile("prefetchw %0" : : "m"(*p)); }
+OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 #include "simd.h"
 
 #define LD(p) _mm256_loadu_si256((const void *)(p))
@@ -111,8 +114,8 @@ INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int6
             const vf b0 = vld(b + p * bp), b1 = vld(b + p * bp + 8);
             UNROLL for (int i = 0; i < N; i++) {
                 vf x = _mm256_broadcast_ss(a + i * lda);
-                s[2 * (P * i + p)] = vfma(x, b0, s[2 * (P * i + p)]);
-                s[2 * (P * i + p) + 1] = vfma(x, b1, s[2 * (P * i + p) + 1]);
+                s[2 * (N * p + i)] = vfma(x, b0, s[2 * (N * p + i)]);
+                s[2 * (N * p + i) + 1] = vfma(x, b1, s[2 * (N * p + i) + 1]);
             }
         }
     }
@@ -125,8 +128,9 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
     int64_t j = 0;
 #define RUN(P, N)                                                                                                                \
     do {                                                                                                                         \
+        expect_tile(y, ldy, P, 16, N, i, j, e);                                                                                  \
         f32_tile(t, a + i * lda, lda, b + j / 16 * bp, bk, bp, k, alpha, P, N);                                                  \
-        finish_tile(y, ldy, t, N, 16 * P, i, j, n, e);                                                                           \
+        finish_tile(y, ldy, t, P, 16, N, i, j, n, e);                                                                           \
     } while (0)
     for (int64_t i = 0; m == 1 && j + 48 < n; j += 64) {
         RUN(4, 1);
@@ -271,7 +275,7 @@ static void w8_finish(float *y, int64_t ldy, float *t, const fr_act8 *a, int64_t
         vf ws = vld(wscale + 16 * p + 8 * (i % 2));
         vst(t + 8 * i, vmul(vld(t + 8 * i), a->blocked ? ws : vmul(ws, vset(a->scale[m0 + i / 2]))));
     }
-    finish_tile(y, ldy, t, N, 16, m0, 16 * p, n, e);
+    finish_tile(y, ldy, t, 1, 16, N, m0, 16 * p, n, e);
 }
 #define DIRECT(S, N)                                                                                                             \
     do {                                                                                                                         \
@@ -321,6 +325,7 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     widen_tokens(tokens, a->q + m0 * kp, (m1 - m0) * kp);
 #define RUN(N)                                                                                                                   \
     do {                                                                                                                         \
+        expect_tile(y, ldy, 1, 16, N, i, 16 * p, e);                                                                             \
         const int16_t *x = tokens + (i - m0) * kp;                                                                               \
         const float *s = a->scale + i * step, *ws = wscale + 16 * p;                                                             \
         if (a->blocked) {                                                                                                        \
@@ -329,7 +334,7 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
         } else {                                                                                                                 \
             w8_tile(t, d, ws, x, s, kp, N);                                                                                      \
         }                                                                                                                        \
-        finish_tile(y, ldy, t, N, 16, i, 16 * p, n, e);                                                                          \
+        finish_tile(y, ldy, t, 1, 16, N, i, 16 * p, n, e);                                                                          \
         i += N;                                                                                                                  \
     } while (0)
     for (int64_t p = p0; p < p1; p++) {
@@ -442,12 +447,12 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
         for (int64_t p = p0; p < p0 + l; p++) {
             w4_one(t, w + p * ps, l * ps, a, m0, 4);
             for (int c = 0; c < 4; c++) {
-                finish_tile(y, ldy, t + 16 * c, 1, 16, m0, 16 * (p + c * l), n, e);
+                finish_tile(y, ldy, t + 16 * c, 1, 16, 1, m0, 16 * (p + c * l), n, e);
             }
         }
         for (int64_t p = p0 + 4 * l; p < p1; p++) {
             w4_one(t, w + p * ps, 0, a, m0, 1);
-            finish_tile(y, ldy, t, 1, 16, m0, 16 * p, n, e);
+            finish_tile(y, ldy, t, 1, 16, 1, m0, 16 * p, n, e);
         }
         return;
     }
@@ -458,13 +463,14 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     for (int64_t i = 0; i < m; i += W4_TILE) {
         const int rows = m - i < W4_TILE ? (int)(m - i) : W4_TILE;
         for (int64_t p = p0; p < p1; p++) {
+            expect_tile(y, ldy, 1, 16, rows, m0 + i, 16 * p, e);
             memset(t, 0, sizeof t);
             for (int64_t b = 0; b < nb; b++) {
                 const int64_t at = b * m + i;
                 w4_half(t, w + p * ps + b * FR_W4_BLOCK, 0, q + at * 32, scale + at, sum + at, rows);
                 w4_half(t + 8, w + p * ps + b * FR_W4_BLOCK, 1, q + at * 32, scale + at, sum + at, rows);
             }
-            finish_tile(y, ldy, t, rows, 16, m0 + i, 16 * p, n, e);
+            finish_tile(y, ldy, t, 1, 16, rows, m0 + i, 16 * p, n, e);
         }
     }
 }

@@ -75,9 +75,14 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
     }
     return _mm512_reduce_add_epi32(viadd(v[0], v[1]));
 }
+/* Brings a line that will be written (x86-64 CPUs with AVX2 all have prefetchw). */
+OP void vprefetchw(const float *p) { __asm__ volatile("prefetchw %0" : : "m"(*p)); }
+OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 #include "simd.h"
 
 #define LD(p) _mm512_loadu_si512((const void *)(p))
+/* KEEP pins the written order of steps: without it gcc hoists loads and spills accumulators.  No effect on values. */
+#define KEEP(v) __asm__ volatile("" : "+v"(v))
 /* Four bytes, repeated. */
 OP vi bc4(const void *p) {
     int32_t v;
@@ -87,134 +92,198 @@ OP vi bc4(const void *p) {
 
 /* ---- float32 ---- */
 
-/* P panels x N tokens, one vector each; t[P][N][16]. */
-INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
-                     const int P, const int N) {
-    vf s[24];
-    UNROLL for (int c = 0; c < P * N; c++) { s[c] = vset(0.0f); }
-    for (int64_t kk = 0; kk < k; kk++, b += bk, a++) {
-        vf w[8];
-        UNROLL for (int p = 0; p < P; p++) { w[p] = vld(b + p * bp); }
-        UNROLL for (int i = 0; i < N; i++) {
-            const vf x = vset(a[i * lda]);
-            UNROLL for (int p = 0; p < P; p++) { s[p * N + i] = vfma(x, w[p], s[p * N + i]); }
+INLINE void f32_step(vf *s, const float *a, int64_t lda, const float *b, int64_t bp, const int P, const int N) {
+    vf w[8];
+    UNROLL for (int p = 0; p < P; p++) { w[p] = vld(b + p * bp); }
+    UNROLL for (int i = 0; i < N; i++) {
+        const vf x = vset(a[i * lda]);
+        UNROLL for (int p = 0; p < P; p++) {
+            s[p * N + i] = vfma(x, w[p], s[p * N + i]);
+            KEEP(s[p * N + i]);
         }
+    }
+}
+/* P panels x N tokens, one vector each; t[P][N][16]. */
+INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha, const int P,
+                     const int N) {
+    vf s[24];
+    int64_t kk = 0;
+    UNROLL for (int c = 0; c < P * N; c++) { s[c] = vset(0.0f); }
+    for (; kk + 4 <= k; kk += 4, a += 4) {
+        UNROLL for (int u = 0; u < 4; u++, b += bk) { f32_step(s, a + u, lda, b, bp, P, N); }
+    }
+    for (; kk < k; kk++, a++, b += bk) {
+        f32_step(s, a, lda, b, bp, P, N);
     }
     UNROLL for (int c = 0; c < P * N; c++) { vst(t + 16 * c, alpha != 1.0f ? vmul(vset(alpha), s[c]) : s[c]); }
 }
 
-static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
-                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
+/* Expands CASE(1) .. CASE(12) in a switch over the number of tokens of a tile. */
+#define TWELVE(n, CASE)                                                                                                          \
+    switch (n) {                                                                                                                 \
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)                       \
+    }
+/* Tokens of the next tile: those left, cut evenly into tiles of at most most. */
+static int64_t even(int64_t left, int64_t most) {
+    const int64_t tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
+typedef struct product {
+    float *y;
+    int64_t ldy;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t bk, bp, n, k;
+    float alpha;
+    const fr_epilogue *e;
+} product;
+/* Tokens i .. i + N - 1, columns j .. j + 16 P - 1.  Packed weights have a constant distance between two k. */
+INLINE void f32_run(const product *g, int64_t i, int64_t j, const int P, const int N) {
     float t[24 * 16] __attribute__((aligned(64)));
+    const float *a = g->a + i * g->lda, *b = g->b + j / 16 * g->bp;
+    expect_tile(g->y, g->ldy, P, 16, N, i, j, g->e);
+    f32_tile(t, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);
+    finish_tile(g->y, g->ldy, t, P, 16, N, i, j, g->n, g->e);
+}
+static void f32_many(const product *g, int64_t i, int64_t j, int64_t tokens) {
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        f32_run(g, i, j, 2, N);                                                                                                  \
+        break;
+    TWELVE(tokens, CASE)
+#undef CASE
+}
+static void f32_few(const product *g, int64_t j, int64_t tokens) {
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= 6) {                                                                                                          \
+            f32_run(g, 0, j, 4, N);                                                                                              \
+        }                                                                                                                        \
+        break;
+    TWELVE(tokens, CASE)
+#undef CASE
+}
+static void f32_last(const product *g, int64_t i, int64_t j, int64_t tokens) {
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        f32_run(g, i, j, 1, N);                                                                                                  \
+        break;
+    TWELVE(tokens, CASE)
+#undef CASE
+}
+
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
+                     int64_t k, float alpha, const fr_epilogue *e) {
+    const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
     int64_t j = 0;
-#define RUN(P, N)                                                                                                                \
-    do {                                                                                                                         \
-        f32_tile(t, a + i * lda, lda, b + j / 16 * bp, bk, bp, k, alpha, P, N);                                                  \
-        for (int p = 0; p < (P); p++) {                                                                                          \
-            finish_tile(y, ldy, t + p * (N) * 16, N, 16, i, j + 16 * p, n, e);                                                   \
-        }                                                                                                                        \
-        i += (N);                                                                                                                \
-    } while (0)
-#define TOKENS(P)                                                                                                                \
-    do {                                                                                                                         \
-        while (m - i >= 12) {                                                                                                    \
-            RUN(P, 12);                                                                                                          \
-        }                                                                                                                        \
-        while (m - i >= 8) {                                                                                                     \
-            RUN(P, 8);                                                                                                           \
-        }                                                                                                                        \
-        while (m - i >= 4) {                                                                                                     \
-            RUN(P, 4);                                                                                                           \
-        }                                                                                                                        \
-        while (m - i >= 2) {                                                                                                     \
-            RUN(P, 2);                                                                                                           \
-        }                                                                                                                        \
-        while (m - i >= 1) {                                                                                                     \
-            RUN(P, 1);                                                                                                           \
-        }                                                                                                                        \
-    } while (0)
-    for (int64_t i = 0; m == 1 && j + 112 < n; j += 128, i = 0) {
-        RUN(8, 1);
-    } /* few tokens: more columns hide the latency */
-    for (int64_t i = 0; (m == 2 || m == 3) && j + 48 < n; j += 64, i = 0) {
-        if (m == 2) {
-            RUN(4, 2);
-        } else {
-            RUN(4, 3);
+    for (; m == 1 && j + 112 < n; j += 128) { /* few tokens: more columns at once hide the latency */
+        f32_run(&g, 0, j, 8, 1);
+    }
+    for (; m > 0 && m <= 6 && j + 48 < n; j += 64) {
+        f32_few(&g, j, m);
+    }
+    for (; j + 16 < n; j += 32) {
+        for (int64_t i = 0, t; i < m; i += t) {
+            t = even(m - i, 12);
+            f32_many(&g, i, j, t);
         }
     }
-    for (int64_t i = 0; j + 16 < n; j += 32, i = 0) {
-        TOKENS(2);
+    for (int64_t i = 0, t; j < n && i < m; i += t) {
+        t = even(m - i, 12);
+        f32_last(&g, i, j, t);
     }
-    for (int64_t i = 0; j < n; j += 16, i = 0) {
-        TOKENS(1);
-    }
-#undef TOKENS
-#undef RUN
 }
 
 /* ---- int8 and int4 weights ---- */
 
-enum { TOKEN8, BLOCK8, BLOCK4 }; /* what a tile computes: gemm_w8 by token, by block, gemm_w4 */
+/* What a tile computes: gemm_w8 by token, by block, gemm_w4; and READY: from panels that prepare has made unsigned bytes. */
+enum { TOKEN8 = 0, BLOCK8 = 1, BLOCK4 = 2, READY = 4 };
+enum { READY_BLOCK4 = 640 }; /* 512 bytes of codes, int32 zero[16] negated in the low 16 bits, float scale[16] */
+#define MATH(kind) ((kind) & 3)
+#define BLOCK_BYTES(kind) ((kind) == BLOCK4 ? FR_W4_BLOCK : (kind) == (BLOCK4 | READY) ? READY_BLOCK4 : 512)
 
 /* Unsigned weights of k step s (4 k each) of a block. */
 INLINE vi fetch(const uint8_t *w, int s, const int kind) {
+    if (kind & READY) {
+        return LD(w + 64 * s);
+    }
     if (kind != BLOCK4) {
         return vixor(LD(w + 64 * s), _mm512_set1_epi8(-128));
     }
     const vi q = LD(w + 64 * (s % 4));
     return viand(s < 4 ? q : _mm512_srli_epi16(q, 4), _mm512_set1_epi8(15));
 }
-/* fma(wscale * scale, dot - zero * sum, f) for a W4 block: 16-bit products of the negated zero points and the sums. */
-INLINE vf w4_finish(vi dot, const uint8_t *block, int32_t sum, float scale, vf f) {
-    const vi zero = viand(visub(viset(0), _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(block + 288)))), viset(0xffff));
-    const vf ws = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(block + 256)));
-    return vfma(vmul(ws, vset(scale)), vcvt(_mm512_dpwssd_epi32(dot, zero, viset(sum))), f);
+/* Zero points of a W4 block as dpwssd takes them: -zero in the low 16 bits of each lane, 0 above; and its scales. */
+INLINE vi w4_zero(const uint8_t *w, const int kind) {
+    const vi z = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(w + 288)));
+    return kind & READY ? LD(w + 512) : viand(visub(viset(0), z), viset(0xffff));
+}
+INLINE vf w4_scale(const uint8_t *w, const int kind) {
+    return kind & READY ? vld((const void *)(w + 576)) : _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + 256)));
+}
+
+/* nb blocks of a panel as READY wants them: no work on weights is left for the tiles, and no load crosses a cache line. */
+static void prepare(uint8_t *d, const uint8_t *w, int64_t nb, const int kind) {
+    for (int64_t b = 0; b < nb; b++, w += BLOCK_BYTES(kind), d += BLOCK_BYTES(kind | READY)) {
+        UNROLL for (int s = 0; s < 8; s++) { _mm512_store_si512((void *)(d + 64 * s), fetch(w, s, kind)); }
+        if (kind == BLOCK4) {
+            _mm512_store_si512((void *)(d + 512), w4_zero(w, kind));
+            vst((void *)(d + 576), w4_scale(w, kind));
+        }
+    }
 }
 
 /* P panels (stride bytes apart) x N tokens from token i on; t[P][N][16], scales applied.
  * less: -128 times the sums of these tokens, by token [N] or by block [N][nb]; NULL for int4. */
-INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a,
-                     int64_t i, const int32_t *less, const int P, const int N, const int kind) {
-    const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = kind == BLOCK4 ? FR_W4_BLOCK : 512;
-    const int64_t sb = kind == BLOCK4 && !a->blocked ? 0 : 1, si = sb ? nb : 1; /* steps of scale by block and by token */
+INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a, int64_t i,
+                     const int32_t *less, const int P, const int N, const int kind) {
+    const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = BLOCK_BYTES(kind);
+    const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
     const int8_t *q = a->q + i * kp;
     vi s[24];
     vf f[24];
     UNROLL for (int c = 0; c < P * N; c++) {
-        s[c] = kind == TOKEN8 ? viset(less[c % N]) : viset(0);
+        s[c] = MATH(kind) == TOKEN8 ? viset(less[c % N]) : viset(0);
         f[c] = vset(0.0f);
     }
     for (int64_t b = 0; b < nb; b++, w += size, q += FR_BLOCK) {
-        if (kind != TOKEN8) {
-            UNROLL for (int c = 0; c < P * N; c++) { s[c] = kind == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0); }
+        if (MATH(kind) != TOKEN8) {
+            UNROLL for (int c = 0; c < P * N; c++) { s[c] = MATH(kind) == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0); }
         }
         UNROLL for (int k = 0; k < 8; k++) {
             vi v[8];
             UNROLL for (int p = 0; p < P; p++) { v[p] = fetch(w + p * stride, k, kind); }
             UNROLL for (int n = 0; n < N; n++) {
                 const vi x = bc4(q + n * kp + 4 * k);
-                UNROLL for (int p = 0; p < P; p++) { s[p * N + n] = _mm512_dpbusd_epi32(s[p * N + n], v[p], x); }
-            }
-        }
-        if (kind != TOKEN8) {
-            UNROLL for (int c = 0; c < P * N; c++) {
-                const float scale = a->scale[(i + c % N) * si + b * sb];
-                if (kind == BLOCK8) {
-                    f[c] = vfma(vset(scale), vcvt(s[c]), f[c]);
-                } else {
-                    f[c] = w4_finish(s[c], w + c / N * stride, a->sum[(i + c % N) * nb + b], scale, f[c]);
+                UNROLL for (int p = 0; p < P; p++) {
+                    s[p * N + n] = _mm512_dpbusd_epi32(s[p * N + n], v[p], x);
+                    KEEP(s[p * N + n]);
                 }
             }
         }
+        if (MATH(kind) == TOKEN8) {
+            continue;
+        }
+        UNROLL for (int c = 0; c < P * N; c++) {
+            const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
+            if (MATH(kind) == BLOCK8) {
+                f[c] = vfma(scale, vcvt(s[c]), f[c]);
+            } else {
+                const uint8_t *p = w + c / N * stride;
+                const vi d = _mm512_dpwssd_epi32(s[c], w4_zero(p, kind), viset(a->sum[(i + c % N) * nb + b]));
+                f[c] = vfma(vmul(w4_scale(p, kind), scale), vcvt(d), f[c]);
+            }
+            KEEP(f[c]);
+        }
     }
     UNROLL for (int c = 0; c < P * N; c++) {
-        if (kind == BLOCK4) {
-            vst(t + 16 * c, f[c]);
-        } else {
+        if (MATH(kind) != BLOCK4) {
             const vf ws = vld(wscale + c / N * wstride);
-            vst(t + 16 * c, kind == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N]))));
+            f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
         }
+        vst(t + 16 * c, f[c]);
     }
 }
 
@@ -225,99 +294,113 @@ typedef struct call {
     const fr_act8 *a;
     int64_t m0, m1;
     const uint8_t *w;
-    int64_t panel; /* bytes */
     const float *wscale;
-    const int32_t *less; /* as dot_tile's, from token m0 on */
-    int64_t n;
+    int64_t p0, p1, n;
     const fr_epilogue *e;
+    int32_t *less; /* as dot_tile's, from token m0 on */
+    uint8_t *ready; /* two prepared panels */
 } call;
 
-/* Tokens i .. i + N - 1 of panels p, p + step, ... */
-INLINE void run_tile(const call *g, int64_t p, int64_t step, int64_t i, const int P, const int N, const int kind) {
+/* Tokens i .. i + N - 1 of panels p, p + step, ... whose bytes are at w, w + stride, ... */
+INLINE void run_tile(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, const int P, const int N,
+                     const int kind) {
     float t[24 * 16] __attribute__((aligned(64)));
-    const float *wscale = kind == BLOCK4 ? NULL : g->wscale + 16 * p;
-    const int32_t *less = kind == BLOCK4 ? NULL : g->less + (i - g->m0) * (kind == BLOCK8 ? g->a->kp / FR_BLOCK : 1);
-    dot_tile(t, g->w + p * g->panel, step * g->panel, wscale, 16 * step, g->a, i, less, P, N, kind);
-    for (int c = 0; c < P; c++) {
-        finish_tile(g->y, g->ldy, t + 16 * N * c, N, 16, i, 16 * (p + c * step), g->n, g->e);
-    }
+    const float *wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
+    const int32_t *less = MATH(kind) == BLOCK4 ? NULL : g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? g->a->kp / FR_BLOCK : 1);
+    expect_tile(g->y, g->ldy, P, 16 * step, N, i, 16 * p, g->e);
+    dot_tile(t, w, stride, wscale, 16 * step, g->a, i, less, P, N, kind);
+    finish_tile(g->y, g->ldy, t, P, 16 * step, N, i, 16 * p, g->n, g->e);
 }
-/* All tokens of P adjacent panels; W: tokens of the widest tile. */
-INLINE void run_tokens(const call *g, int64_t p, int64_t i, const int P, const int W, const int kind) {
-    for (; g->m1 - i >= W; i += W) {
-        run_tile(g, p, 1, i, P, W, kind);
-    }
-    for (; g->m1 - i >= 4; i += 4) {
-        run_tile(g, p, 1, i, P, 4, kind);
-    }
-    for (; g->m1 - i >= 2; i += 2) {
-        run_tile(g, p, 1, i, P, 2, kind);
-    }
-    for (; g->m1 - i >= 1; i += 1) {
-        run_tile(g, p, 1, i, P, 1, kind);
-    }
+/* The same for a number of tokens, at most W, known only now. */
+INLINE void run_size(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t tokens, const int P,
+                     const int W, const int kind) {
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            run_tile(g, w, stride, p, step, i, P, N, kind);                                                                      \
+        }                                                                                                                        \
+        break;
+    TWELVE(tokens, CASE)
+#undef CASE
 }
-/* Up to 3 tokens: four distant streams of panels use the memory better than one. */
-INLINE int64_t run_streams(const call *g, int64_t p0, int64_t p1, int64_t i, const int kind) {
-    const int64_t l = (p1 - p0) / 4;
+/* Up to 6 tokens, weights straight from memory: P distant streams of panels use the memory better than one. */
+INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, const int kind) {
+    const int64_t panel = g->a->kp / FR_BLOCK * BLOCK_BYTES(kind), l = (g->p1 - p0) / P;
     for (int64_t p = p0; p < p0 + l; p++) {
-        switch (g->m1 - i) {
-        case 1:
-            run_tile(g, p, l, i, 4, 1, kind);
-            break;
-        case 2:
-            run_tile(g, p, l, i, 4, 2, kind);
-            break;
-        case 3:
-            run_tile(g, p, l, i, 4, 3, kind);
-            break;
+        run_size(g, g->w + p * panel, l * panel, p, l, g->m0, g->m1 - g->m0, P, W, kind);
+    }
+    return p0 + P * l;
+}
+/* More: each pair of panels is prepared once, then meets all tokens. */
+INLINE void run_ready(const call *g, const int W, const int kind) {
+    const int64_t nb = g->a->kp / FR_BLOCK, panel = nb * BLOCK_BYTES(kind), stride = nb * BLOCK_BYTES(kind | READY);
+    int64_t p = g->p0;
+    for (; p + 2 <= g->p1; p += 2) {
+        prepare(g->ready, g->w + p * panel, nb, kind);
+        prepare(g->ready + stride, g->w + (p + 1) * panel, nb, kind);
+        for (int64_t i = g->m0, t; i < g->m1; i += t) {
+            t = even(g->m1 - i, W);
+            run_size(g, g->ready, stride, p, 1, i, t, 2, W, kind | READY);
         }
     }
-    return p0 + 4 * l;
-}
-INLINE void run_panels(const call *g, int64_t p0, int64_t p1, const int W, const int kind) {
-    int64_t p = g->m1 - g->m0 > 3 ? p0 : run_streams(g, p0, p1, g->m0, kind);
-    for (; p + 2 <= p1; p += 2) {
-        run_tokens(g, p, g->m0, 2, W, kind);
+    for (int64_t i = g->m0, t; p < g->p1 && i < g->m1; i += t) {
+        t = even(g->m1 - i, 6);
+        run_size(g, g->w + p * panel, 0, p, 1, i, t, 1, 6, kind);
     }
-    for (; p < p1; p++) {
-        run_tokens(g, p, g->m0, 1, W, kind);
+}
+INLINE void run_call(const call *g, const int kind) {
+    const int64_t m = g->m1 - g->m0;
+    int64_t p = g->p0;
+    if (m > 6) {
+        run_ready(g, kind == TOKEN8 ? 12 : 6, kind);
+    } else if (m > 0) {
+        if (kind == TOKEN8) {
+            p = run_streams(g, p, 4, 6, kind);
+        } else if (m <= 3) {
+            p = run_streams(g, p, 4, 3, kind);
+        } else {
+            p = run_streams(g, p, 2, 6, kind);
+        }
+        run_streams(g, p, 1, 6, kind);
     }
 }
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
-                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+/* Scratch: two prepared panels, then one int32 a block of activations. */
+static size_t scratch_bytes(int64_t m, int64_t k) {
+    const int64_t nb = (k + FR_BLOCK - 1) / FR_BLOCK;
+    return (size_t)(nb * 2 * READY_BLOCK4 + m * nb * 4);
+}
+
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale, int64_t p0,
+                    int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
     const int64_t nb = a->kp / FR_BLOCK;
-    int32_t *less = scratch;
-    for (int64_t i = m0; i < m1; i++) {
+    int32_t *less = (int32_t *)(void *)((uint8_t *)scratch + nb * 2 * READY_BLOCK4);
+    for (int64_t i = 0; i < m1 - m0; i++) {
+        const int32_t *sum = a->sum + (m0 + i) * nb;
         int32_t total = 0;
         for (int64_t b = 0; b < nb; b++) {
-            total -= 128 * a->sum[i * nb + b];
+            total += sum[b];
             if (a->blocked) {
-                less[(i - m0) * nb + b] = -128 * a->sum[i * nb + b];
+                less[i * nb + b] = -128 * sum[b];
             }
         }
         if (!a->blocked) {
-            less[i - m0] = total;
+            less[i] = -128 * total;
         }
     }
-    const call g = {y, ldy, a, m0, m1, (const uint8_t *)w, 16 * a->kp, wscale, less, n, e};
+    const call g = {y, ldy, a, m0, m1, (const uint8_t *)w, wscale, p0, p1, n, e, less, scratch};
     if (a->blocked) {
-        run_panels(&g, p0, p1, 6, BLOCK8);
+        run_call(&g, BLOCK8);
     } else {
-        run_panels(&g, p0, p1, 12, TOKEN8);
+        run_call(&g, TOKEN8);
     }
 }
 
-static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
-                    int64_t n, const fr_epilogue *e, void *scratch) {
-    (void)scratch;
-    const call g = {y, ldy, a, m0, m1, w, a->kp / FR_BLOCK * FR_W4_BLOCK, NULL, NULL, n, e};
-    run_panels(&g, p0, p1, 6, BLOCK4);
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1, int64_t n,
+                    const fr_epilogue *e, void *scratch) {
+    const call g = {y, ldy, a, m0, m1, w, NULL, p0, p1, n, e, NULL, scratch};
+    run_call(&g, BLOCK4);
 }
-
-/* One int32 a block of activations. */
-static size_t scratch_bytes(int64_t m, int64_t k) { return (size_t)(m * ((k + FR_BLOCK - 1) / FR_BLOCK) * 4); }
 
 static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,

@@ -173,7 +173,7 @@ INLINE vf vclamp01(vf x) { return vmax(vset(0.0f), vmin(vset(1.0f), x)); }
         }                                                                                                                        \
     } while (0)
 
-static void unary(int kind, float *y, const float *x, int64_t n, float p, float q) {
+static __attribute__((noinline)) void unary(int kind, float *y, const float *x, int64_t n, float p, float q) {
     int64_t i = 0;
     switch (kind) {
     case FRUGAL_U_NEG:
@@ -440,31 +440,51 @@ static void quantize_static(int8_t *q, float *scale, int32_t *sum, const float *
     quantize_span(q, sum, x, k, 1.0f / s, 1);
 }
 
-/* Epilogue and store of a tile t[rows][width] (width a multiple of 16, t contiguous): rows i.., columns j.. up to n. */
-static void finish_tile(float *y, int64_t ldy, float *t, int rows, int width, int64_t i, int64_t j, int64_t n,
-                        const fr_epilogue *e) {
-    const float *bias = e->bias;
-    if (e->act != FRUGAL_U_COPY) {
-        for (int r = 0; bias && r < rows; r++) {
-            for (int c = 0; c < width; c += VW) {
-                vst(t + r * width + c, vadd(vld(t + r * width + c), vld(bias + j + c)));
+/* A tile is t[panels][rows][16]: rows i .. i + rows - 1 of y, and for panel p the columns j + p step .. j + p step + 15. */
+
+/* Asks for the cache lines that finish_tile will write and add, early enough that it does not wait for them. */
+static __attribute__((noinline)) void expect_tile(const float *y, int64_t ldy, int panels, int64_t step, int rows, int64_t i, int64_t j,
+                                                  const fr_epilogue *e) {
+    for (int p = 0; p < panels; p++, j += step) {
+        for (int r = 0; r < rows; r++) {
+            vprefetchw(y + (i + r) * ldy + j);
+            if (e->residual) {
+                vprefetch(e->residual + (i + r) * e->ld + j);
             }
         }
-        bias = NULL;
-        unary(e->act, t, t, (int64_t)rows * width, 0.0f, 0.0f);
     }
-    for (int r = 0; r < rows; r++, t += width) {
-        float *to = y + (i + r) * ldy + j;
-        const float *add = e->residual ? e->residual + (i + r) * e->ld + j : NULL;
-        for (int c = 0; c < width && j + c < n; c += VW) {
-            const int left = n - j - c >= VW ? VW : (int)(n - j - c);
-            vf v = vld(t + c);
-            v = bias ? vadd(v, vld(bias + j + c)) : v;
-            if (left == VW) {
-                vst(to + c, add ? vadd(v, vld(add + c)) : v);
-            } else {
-                vst_n(to + c, add ? vadd(v, vld_n(add + c, left)) : v, left);
-            }
+}
+
+/* One row of 16 columns, of which n exist. */
+INLINE void finish_row(float *y, const float *t, const float *bias, const float *add, int64_t n) {
+    vf v[VN], r[VN];
+    load16(v, t, 16);
+    if (bias) {
+        load16(r, bias, 16);
+        UNROLL for (int k = 0; k < VN; k++) { v[k] = vadd(v[k], r[k]); }
+    }
+    if (add) {
+        load16(r, add, n);
+        UNROLL for (int k = 0; k < VN; k++) { v[k] = vadd(v[k], r[k]); }
+    }
+    store16(y, v, n);
+}
+
+/* Epilogue and store of a tile; n: columns of y. */
+static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i, int64_t j,
+                                                  int64_t n, const fr_epilogue *e) {
+    const float *bias = e->bias;
+    if (e->act != FRUGAL_U_COPY) { /* bias first, then the function over the whole tile */
+        for (int r = 0; bias && r < panels * rows; r++) {
+            finish_row(t + 16 * r, t + 16 * r, bias + j + r / rows * step, NULL, 16);
+        }
+        bias = NULL;
+        unary(e->act, t, t, (int64_t)panels * rows * 16, 0.0f, 0.0f);
+    }
+    for (int p = 0; p < panels; p++, j += step) {
+        for (int r = 0; r < rows; r++, t += 16) {
+            const float *add = e->residual ? e->residual + (i + r) * e->ld + j : NULL;
+            finish_row(y + (i + r) * ldy + j, t, bias ? bias + j : NULL, add, n - j);
         }
     }
 }
