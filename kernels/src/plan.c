@@ -231,8 +231,8 @@ static frugal_status count_tensors(frugal_plan *p, frugal_error *err) {
 
 /* ---- steps ---- */
 
-/* u, b, r: kinds of unary, binary, reduce; a: axis; t: 0 or 1; n: 0 to FRUGAL_MAX_DIM; s: a step, not 0; i: any integer within
- * FRUGAL_MAX_DIM; m: a mask of axes; f: a float, not NaN; d: a dim. */
+/* u, b, r: kinds of unary, binary, reduce; a: axis; t: 0 or 1; c: 0, 1 or 2; n: 0 to FRUGAL_MAX_DIM; s: a step, not 0; i: any
+ * integer within FRUGAL_MAX_DIM; m: a mask of axes; f: a float, not NaN; d: a dim. */
 static bool attr_valid(const frugal_plan *p, char rule, int64_t v) {
     switch (rule) {
     case 'u':

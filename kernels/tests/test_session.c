@@ -1060,7 +1060,7 @@ static double naive_attention(const attn *a, int64_t b, int64_t h, int64_t i, in
                 x += (double)a->add[mask_at(a, b, h, i, j)];
             else if (a->mask && !a->allow[mask_at(a, b, h, i, j)])
                 continue;
-            if (a->causal && j > i + a->t - a->s)
+            if (a->causal && j > i + (a->causal == 1 ? a->t - a->s : 0))
                 continue;
             if (pass == 0)
                 max = fmax(max, x);
@@ -1141,6 +1141,9 @@ static void test_attention(void) {
     attention_case((attn){.b = 1, .s = 20, .t = 700, .h = 2, .g = 2, .d = 16, .e = 24, .mask = 4});
     attention_case((attn){.b = 2, .s = 3, .t = 6, .h = 2, .g = 2, .d = 4, .e = 4, .mask = 5});
     attention_case((attn){.b = 1, .s = 130, .t = 130, .h = 1, .g = 1, .d = 16, .e = 16, .causal = 1, .mask = 4});
+    attention_case((attn){.b = 2, .s = 1, .t = 7, .h = 2, .g = 2, .d = 4, .e = 4, .causal = 2});
+    attention_case((attn){.b = 1, .s = 70, .t = 90, .h = 2, .g = 1, .d = 16, .e = 16, .causal = 2, .mask = 1});
+    attention_case((attn){.b = 1, .s = 9, .t = 4, .h = 2, .g = 2, .d = 4, .e = 4, .causal = 2, .mask = 3});
     attention_case((attn){.b = 1, .s = 3, .t = 0, .h = 2, .g = 2, .d = 4, .e = 4});
 }
 
