@@ -83,6 +83,25 @@ OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); 
 #define LD(p) _mm512_loadu_si512((const void *)(p))
 /* KEEP pins the written order of steps: without it gcc hoists loads and spills accumulators.  No effect on values. */
 #define KEEP(v) __asm__ volatile("" : "+v"(v))
+/* PIN keeps a pointer in its register: without it gcc computes, and spills, one address for every load of an unrolled loop. */
+#define PIN(p) __asm__ volatile("" : "+r"(p))
+/* Rows (of tokens or panels) a constant distance apart, one register for every three: base + {0, 1, 2} * distance is an x86 address. */
+typedef struct rows {
+    const uint8_t *at[4];
+    int64_t step;
+} rows;
+INLINE rows rows_of(const void *base, int64_t step, const int n) {
+    rows r = {.step = step};
+    UNROLL for (int g = 0; g < (n + 2) / 3; g++) { r.at[g] = (const uint8_t *)base + 3 * g * step; }
+    return r;
+}
+INLINE const void *row(const rows *r, int i, int64_t offset) { return r->at[i / 3] + i % 3 * r->step + offset; }
+INLINE void rows_add(rows *r, int64_t bytes, const int n) {
+    UNROLL for (int g = 0; g < (n + 2) / 3; g++) {
+        r->at[g] += bytes;
+        PIN(r->at[g]);
+    }
+}
 /* Four bytes, repeated. */
 OP vi bc4(const void *p) {
     int32_t v;
@@ -92,11 +111,12 @@ OP vi bc4(const void *p) {
 
 /* ---- float32 ---- */
 
-INLINE void f32_step(vf *s, const float *a, int64_t lda, const float *b, int64_t bp, const int P, const int N) {
+/* Multiply-adds of P panels and N tokens at one k; at: bytes from a's rows. */
+INLINE void f32_step(vf *s, const rows *a, const rows *b, int64_t at, const int P, const int N) {
     vf w[8];
-    UNROLL for (int p = 0; p < P; p++) { w[p] = vld(b + p * bp); }
+    UNROLL for (int p = 0; p < P; p++) { w[p] = vld(row(b, p, 0)); }
     UNROLL for (int i = 0; i < N; i++) {
-        const vf x = vset(a[i * lda]);
+        const vf x = vset(*(const float *)row(a, i, at));
         UNROLL for (int p = 0; p < P; p++) {
             s[p * N + i] = vfma(x, w[p], s[p * N + i]);
             KEEP(s[p * N + i]);
@@ -106,14 +126,21 @@ INLINE void f32_step(vf *s, const float *a, int64_t lda, const float *b, int64_t
 /* P panels x N tokens, one vector each; t[P][N][16]. */
 INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha, const int P,
                      const int N) {
+    rows x = rows_of(a, 4 * lda, N), w = rows_of(b, 4 * bp, P);
     vf s[24];
     int64_t kk = 0;
     UNROLL for (int c = 0; c < P * N; c++) { s[c] = vset(0.0f); }
-    for (; kk + 4 <= k; kk += 4, a += 4) {
-        UNROLL for (int u = 0; u < 4; u++, b += bk) { f32_step(s, a + u, lda, b, bp, P, N); }
+    for (; kk + 4 <= k; kk += 4) {
+        UNROLL for (int u = 0; u < 4; u++) {
+            f32_step(s, &x, &w, 4 * u, P, N);
+            rows_add(&w, 4 * bk, P);
+        }
+        rows_add(&x, 16, N);
     }
-    for (; kk < k; kk++, a++, b += bk) {
-        f32_step(s, a, lda, b, bp, P, N);
+    for (; kk < k; kk++) {
+        f32_step(s, &x, &w, 0, P, N);
+        rows_add(&w, 4 * bk, P);
+        rows_add(&x, 4, N);
     }
     UNROLL for (int c = 0; c < P * N; c++) { vst(t + 16 * c, alpha != 1.0f ? vmul(vset(alpha), s[c]) : s[c]); }
 }
@@ -223,6 +250,10 @@ INLINE vi w4_zero(const uint8_t *w, const int kind) {
 INLINE vf w4_scale(const uint8_t *w, const int kind) {
     return kind & READY ? vld((const void *)(w + 576)) : _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + 256)));
 }
+/* fma(wscale * scale, dot - zero * sum, f) of a block. */
+INLINE vf w4_add(vi dot, const uint8_t *w, int32_t sum, vf scale, vf f, const int kind) {
+    return vfma(vmul(w4_scale(w, kind), scale), vcvt(_mm512_dpwssd_epi32(dot, w4_zero(w, kind), viset(sum))), f);
+}
 
 /* nb blocks of a panel as READY wants them: no work on weights is left for the tiles, and no load crosses a cache line. */
 static void prepare(uint8_t *d, const uint8_t *w, int64_t nb, const int kind) {
@@ -241,42 +272,38 @@ INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *ws
                      const int32_t *less, const int P, const int N, const int kind) {
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = BLOCK_BYTES(kind);
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
-    const int8_t *q = a->q + i * kp;
+    rows x = rows_of(a->q + i * kp, kp, N), v = rows_of(w, stride, P);
     vi s[24];
     vf f[24];
     UNROLL for (int c = 0; c < P * N; c++) {
         s[c] = MATH(kind) == TOKEN8 ? viset(less[c % N]) : viset(0);
         f[c] = vset(0.0f);
     }
-    for (int64_t b = 0; b < nb; b++, w += size, q += FR_BLOCK) {
+    for (int64_t b = 0; b < nb; b++) {
         if (MATH(kind) != TOKEN8) {
             UNROLL for (int c = 0; c < P * N; c++) { s[c] = MATH(kind) == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0); }
         }
         UNROLL for (int k = 0; k < 8; k++) {
-            vi v[8];
-            UNROLL for (int p = 0; p < P; p++) { v[p] = fetch(w + p * stride, k, kind); }
+            vi weight[4];
+            UNROLL for (int p = 0; p < P; p++) { weight[p] = fetch(row(&v, p, 0), k, kind); }
             UNROLL for (int n = 0; n < N; n++) {
-                const vi x = bc4(q + n * kp + 4 * k);
+                const vi token = bc4(row(&x, n, 4 * k));
                 UNROLL for (int p = 0; p < P; p++) {
-                    s[p * N + n] = _mm512_dpbusd_epi32(s[p * N + n], v[p], x);
+                    s[p * N + n] = _mm512_dpbusd_epi32(s[p * N + n], weight[p], token);
                     KEEP(s[p * N + n]);
                 }
             }
         }
-        if (MATH(kind) == TOKEN8) {
-            continue;
-        }
-        UNROLL for (int c = 0; c < P * N; c++) {
-            const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
-            if (MATH(kind) == BLOCK8) {
-                f[c] = vfma(scale, vcvt(s[c]), f[c]);
-            } else {
-                const uint8_t *p = w + c / N * stride;
-                const vi d = _mm512_dpwssd_epi32(s[c], w4_zero(p, kind), viset(a->sum[(i + c % N) * nb + b]));
-                f[c] = vfma(vmul(w4_scale(p, kind), scale), vcvt(d), f[c]);
+        if (MATH(kind) != TOKEN8) {
+            UNROLL for (int c = 0; c < P * N; c++) {
+                const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
+                const int32_t sum = a->sum[(i + c % N) * nb + b];
+                f[c] = MATH(kind) == BLOCK8 ? vfma(scale, vcvt(s[c]), f[c]) : w4_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
+                KEEP(f[c]);
             }
-            KEEP(f[c]);
         }
+        rows_add(&x, FR_BLOCK, N);
+        rows_add(&v, size, P);
     }
     UNROLL for (int c = 0; c < P * N; c++) {
         if (MATH(kind) != BLOCK4) {
