@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
-FUZZ_SECONDS ?= 20
+FUZZ_CASES ?= 5000
+FUZZ_SEED ?= 1
 PYTEST_ARGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 C_FILES = $(wildcard kernels/include/*.h kernels/src/*.[ch] kernels/src/isa/*.[ch] kernels/tests/*.[ch] kernels/bench/*.[ch])
@@ -55,7 +56,9 @@ test-c: tools
 	cmake -S kernels -B $(BUILD)/sanitize -DFRUGAL_SANITIZE=ON >/dev/null
 	cmake --build $(BUILD)/sanitize -j $(JOBS)
 	ctest --test-dir $(BUILD)/sanitize --output-on-failure
-	if [ -x $(BUILD)/sanitize/fuzz_plan ]; then $(BUILD)/sanitize/fuzz_plan $(FUZZ_SECONDS); fi
+	mkdir -p $(BUILD)/seeds
+	$(BUILD)/release/test_session $(BUILD)/seeds >/dev/null
+	$(BUILD)/sanitize/fuzz_plan $(FUZZ_CASES) $(FUZZ_SEED) $(BUILD)/seeds/*
 
 test-python: $(VENV)/.dev
 	$(VENV)/bin/pytest $(PYTEST_ARGS)

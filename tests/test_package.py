@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tiny
 
 import frugal
+import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEEL_LIMIT = 1_500_000
