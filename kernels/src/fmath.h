@@ -203,19 +203,20 @@ static inline float fr_erf(float x) {
     return fr_from_bits(fr_bits(y) | (fr_bits(x) & 0x80000000u));
 }
 
-#define FR_GELU_C0 0x1.26afe4p+0f /* -log2(erfc(a / sqrt 2)) / a, a in [0, 13] */
-#define FR_GELU_C1 0x1.d61ae4p-2f
-#define FR_GELU_C2 0x1.b0bf66p-5f
-#define FR_GELU_C3 -0x1.eb5b0cp-8f
-#define FR_GELU_C4 0x1.cfc8e6p-12f
-#define FR_GELU_C5 0x1.270a90p-14f
-#define FR_GELU_C6 -0x1.271760p-16f
-#define FR_GELU_C7 0x1.7c0e68p-20f
-#define FR_GELU_C8 -0x1.575f60p-25f
+#define FR_GELU_C0 -0x1.26afe4p+0f /* log2(erfc(a / sqrt 2)) / a, a in [0, 13] */
+#define FR_GELU_C1 -0x1.d61ae4p-2f
+#define FR_GELU_C2 -0x1.b0bf66p-5f
+#define FR_GELU_C3 0x1.eb5b0cp-8f
+#define FR_GELU_C4 -0x1.cfc8e6p-12f
+#define FR_GELU_C5 -0x1.270a90p-14f
+#define FR_GELU_C6 0x1.271760p-16f
+#define FR_GELU_C7 -0x1.7c0e68p-20f
+#define FR_GELU_C8 0x1.575f60p-25f
 #define FR_GELU_END 12.5f
 
-/* gelu x = x/2 (1 + erf(x / sqrt 2)) = max(x, 0) - a/2 erfc(a / sqrt 2), a = |x|, and erfc(a / sqrt 2) = 2^(-a Q(a)).
- * Absolute error < 2e-7 (|x| <= 1) and < 2e-7 |x|; for x <= -12.5 it is 0, gelu(inf) = inf, gelu(-inf) = 0. */
+/* gelu x = x/2 (1 + erf(x / sqrt 2)) = max(x, 0) - a erfc(a / sqrt 2) / 2, a = |x|, and erfc(a / sqrt 2) / 2 = 2^(a Q(a) - 1).
+ * Error < 2e-7 max(1, |x|), without the cancellation of the first form; for x <= -12.5 it is 0, gelu(inf) = inf, gelu(-inf) = 0.
+ */
 static inline float fr_gelu(float x) {
     float a = fr_min(FR_GELU_END, fr_abs(x));
     float q = FR_GELU_C8;
@@ -227,8 +228,8 @@ static inline float fr_gelu(float x) {
     q = FR_FMA(q, a, FR_GELU_C2);
     q = FR_FMA(q, a, FR_GELU_C1);
     q = FR_FMA(q, a, FR_GELU_C0);
-    float tail = a < FR_GELU_END ? fr_exp2_neg(-a * q) : 0.0f;
-    return FR_FMA(-0.5f * a, tail, fr_max(x, 0.0f));
+    float tail = a < FR_GELU_END ? fr_exp2_neg(FR_FMA(q, a, -1.0f)) : 0.0f;
+    return FR_FMA(-a, tail, fr_max(x, 0.0f));
 }
 
 #define FR_TANH_C0 -0x1.555532p-2f /* (tanh(x) / x - 1) / x^2 in x^2, |x| < 0.625 */

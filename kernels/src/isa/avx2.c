@@ -27,7 +27,8 @@ OP vf vsub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 OP vf vmul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 OP vf vdiv(vf a, vf b) { return _mm256_div_ps(a, b); }
 OP vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
-OP vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); } /* a > b ? a : b */
+OP vf vfnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); } /* fma(-a, b, c) */
+OP vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }              /* a > b ? a : b */
 OP vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
 OP vf vsqrt(vf a) { return _mm256_sqrt_ps(a); }
 OP vf vrint(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -130,7 +131,7 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
     do {                                                                                                                         \
         expect_tile(y, ldy, P, 16, N, i, j, e);                                                                                  \
         f32_tile(t, a + i * lda, lda, b + j / 16 * bp, bk, bp, k, alpha, P, N);                                                  \
-        finish_tile(y, ldy, t, P, 16, N, i, j, n, e);                                                                           \
+        finish_tile(y, ldy, t, P, 16, N, i, j, n, e);                                                                            \
     } while (0)
     for (int64_t i = 0; m == 1 && j + 48 < n; j += 64) {
         RUN(4, 1);
@@ -334,7 +335,7 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
         } else {                                                                                                                 \
             w8_tile(t, d, ws, x, s, kp, N);                                                                                      \
         }                                                                                                                        \
-        finish_tile(y, ldy, t, 1, 16, N, i, 16 * p, n, e);                                                                          \
+        finish_tile(y, ldy, t, 1, 16, N, i, 16 * p, n, e);                                                                       \
         i += N;                                                                                                                  \
     } while (0)
     for (int64_t p = p0; p < p1; p++) {

@@ -30,7 +30,8 @@ OP vf vsub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 OP vf vmul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 OP vf vdiv(vf a, vf b) { return _mm512_div_ps(a, b); }
 OP vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-OP vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); } /* a > b ? a : b */
+OP vf vfnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* fma(-a, b, c) */
+OP vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }              /* a > b ? a : b */
 OP vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 OP vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 OP vf vrint(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -85,7 +86,8 @@ OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); 
 #define KEEP(v) __asm__ volatile("" : "+v"(v))
 /* PIN keeps a pointer in its register: without it gcc computes, and spills, one address for every load of an unrolled loop. */
 #define PIN(p) __asm__ volatile("" : "+r"(p))
-/* Rows (of tokens or panels) a constant distance apart, one register for every three: base + {0, 1, 2} * distance is an x86 address. */
+/* Rows (of tokens or panels) a constant distance apart, one register for every three: base + {0, 1, 2} * distance is an x86
+ * address. */
 typedef struct rows {
     const uint8_t *at[4];
     int64_t step;
@@ -124,8 +126,8 @@ INLINE void f32_step(vf *s, const rows *a, const rows *b, int64_t at, const int 
     }
 }
 /* P panels x N tokens, one vector each; t[P][N][16]. */
-INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha, const int P,
-                     const int N) {
+INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
+                     const int P, const int N) {
     rows x = rows_of(a, 4 * lda, N), w = rows_of(b, 4 * bp, P);
     vf s[24];
     int64_t kk = 0;
@@ -147,9 +149,7 @@ INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int6
 
 /* Expands CASE(1) .. CASE(12) in a switch over the number of tokens of a tile. */
 #define TWELVE(n, CASE)                                                                                                          \
-    switch (n) {                                                                                                                 \
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)                       \
-    }
+    switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
 /* Tokens of the next tile: those left, cut evenly into tiles of at most most. */
 static int64_t even(int64_t left, int64_t most) {
     const int64_t tiles = (left + most - 1) / most;
@@ -201,8 +201,8 @@ static void f32_last(const product *g, int64_t i, int64_t j, int64_t tokens) {
 #undef CASE
 }
 
-static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
-                     int64_t k, float alpha, const fr_epilogue *e) {
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
     const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
     int64_t j = 0;
     for (; m == 1 && j + 112 < n; j += 128) { /* few tokens: more columns at once hide the latency */
@@ -268,8 +268,8 @@ static void prepare(uint8_t *d, const uint8_t *w, int64_t nb, const int kind) {
 
 /* P panels (stride bytes apart) x N tokens from token i on; t[P][N][16], scales applied.
  * less: -128 times the sums of these tokens, by token [N] or by block [N][nb]; NULL for int4. */
-INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a, int64_t i,
-                     const int32_t *less, const int P, const int N, const int kind) {
+INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a,
+                     int64_t i, const int32_t *less, const int P, const int N, const int kind) {
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = BLOCK_BYTES(kind);
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
     rows x = rows_of(a->q + i * kp, kp, N), v = rows_of(w, stride, P);
@@ -298,7 +298,8 @@ INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *ws
             UNROLL for (int c = 0; c < P * N; c++) {
                 const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
                 const int32_t sum = a->sum[(i + c % N) * nb + b];
-                f[c] = MATH(kind) == BLOCK8 ? vfma(scale, vcvt(s[c]), f[c]) : w4_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
+                f[c] = MATH(kind) == BLOCK8 ? vfma(scale, vcvt(s[c]), f[c])
+                                            : w4_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
                 KEEP(f[c]);
             }
         }
@@ -324,13 +325,13 @@ typedef struct call {
     const float *wscale;
     int64_t p0, p1, n;
     const fr_epilogue *e;
-    int32_t *less; /* as dot_tile's, from token m0 on */
+    int32_t *less;  /* as dot_tile's, from token m0 on */
     uint8_t *ready; /* two prepared panels */
 } call;
 
 /* Tokens i .. i + N - 1 of panels p, p + step, ... whose bytes are at w, w + stride, ... */
-INLINE void run_tile(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, const int P, const int N,
-                     const int kind) {
+INLINE void run_tile(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, const int P,
+                     const int N, const int kind) {
     float t[24 * 16] __attribute__((aligned(64)));
     const float *wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
     const int32_t *less = MATH(kind) == BLOCK4 ? NULL : g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? g->a->kp / FR_BLOCK : 1);
@@ -339,8 +340,8 @@ INLINE void run_tile(const call *g, const uint8_t *w, int64_t stride, int64_t p,
     finish_tile(g->y, g->ldy, t, P, 16 * step, N, i, 16 * p, g->n, g->e);
 }
 /* The same for a number of tokens, at most W, known only now. */
-INLINE void run_size(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t tokens, const int P,
-                     const int W, const int kind) {
+INLINE void run_size(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t tokens,
+                     const int P, const int W, const int kind) {
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
@@ -398,8 +399,8 @@ static size_t scratch_bytes(int64_t m, int64_t k) {
     return (size_t)(nb * 2 * READY_BLOCK4 + m * nb * 4);
 }
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale, int64_t p0,
-                    int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
     const int64_t nb = a->kp / FR_BLOCK;
     int32_t *less = (int32_t *)(void *)((uint8_t *)scratch + nb * 2 * READY_BLOCK4);
     for (int64_t i = 0; i < m1 - m0; i++) {
@@ -423,8 +424,8 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     }
 }
 
-static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1, int64_t n,
-                    const fr_epilogue *e, void *scratch) {
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
     const call g = {y, ldy, a, m0, m1, w, NULL, p0, p1, n, e, NULL, scratch};
     run_call(&g, BLOCK4);
 }

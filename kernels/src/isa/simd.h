@@ -112,8 +112,8 @@ INLINE vf vgelu(vf x) {
     POLY(q, a, FR_GELU_C2);
     POLY(q, a, FR_GELU_C1);
     POLY(q, a, FR_GELU_C0);
-    vf tail = vsel(vlt(a, vset(FR_GELU_END)), vexp2_neg(vmul(vneg(a), q)), vset(0.0f));
-    return vfma(vmul(vset(-0.5f), a), tail, vmax(x, vset(0.0f)));
+    vf tail = vsel(vlt(a, vset(FR_GELU_END)), vexp2_neg(vfma(q, a, vset(-1.0f))), vset(0.0f));
+    return vfnma(a, tail, vmax(x, vset(0.0f)));
 }
 INLINE vf vtanh(vf x) {
     vf a = vabs(x), u = vmul(a, a), p = vset(FR_TANH_C4);
@@ -443,8 +443,8 @@ static void quantize_static(int8_t *q, float *scale, int32_t *sum, const float *
 /* A tile is t[panels][rows][16]: rows i .. i + rows - 1 of y, and for panel p the columns j + p step .. j + p step + 15. */
 
 /* Asks for the cache lines that finish_tile will write and add, early enough that it does not wait for them. */
-static __attribute__((noinline)) void expect_tile(const float *y, int64_t ldy, int panels, int64_t step, int rows, int64_t i, int64_t j,
-                                                  const fr_epilogue *e) {
+static __attribute__((noinline)) void expect_tile(const float *y, int64_t ldy, int panels, int64_t step, int rows, int64_t i,
+                                                  int64_t j, const fr_epilogue *e) {
     for (int p = 0; p < panels; p++, j += step) {
         for (int r = 0; r < rows; r++) {
             vprefetchw(y + (i + r) * ldy + j);
@@ -471,8 +471,8 @@ INLINE void finish_row(float *y, const float *t, const float *bias, const float 
 }
 
 /* Epilogue and store of a tile; n: columns of y. */
-static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i, int64_t j,
-                                                  int64_t n, const fr_epilogue *e) {
+static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i,
+                                                  int64_t j, int64_t n, const fr_epilogue *e) {
     const float *bias = e->bias;
     if (e->act != FRUGAL_U_COPY) { /* bias first, then the function over the whole tile */
         for (int r = 0; bias && r < panels * rows; r++) {
