@@ -86,7 +86,7 @@ class Session:
     def run(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Array]:
         """One inference.
 
-        arrays: one array for each input of the plan, in its order; dtypes must be exact, any strides will do.
+        arrays: one array for each input of the plan, in its order; of exactly its dtype in any byte order, with any strides.
         wanted: indices of the outputs to compute, in ascending order; None for all.  Returns new arrays, in that order.
         Raises InvalidArgument (rank, dtype, dim or value), OutOfMemory.
         """
@@ -98,12 +98,6 @@ class Session:
             if shapes != self._shapes:
                 self._resolve(arrays, shapes)
             return self._run(arrays, range(len(self.output_dtypes)) if wanted is None else wanted)
-
-    def output_shapes(self, arrays: Sequence[Array]) -> list[Shape]:
-        """Shapes of the outputs for inputs like these, without running."""
-        with self.pool.lock:
-            self._resolve(arrays, [a.shape for a in arrays])
-            return list(self._output_shapes)
 
     def records(self, arrays: Sequence[Array]) -> list[tuple[int, int, int, int]]:
         """Run once with recording on: (nanoseconds, bytes read, bytes written, operations) for each step."""
@@ -122,9 +116,13 @@ class Session:
         return [(r.nanoseconds, r.bytes_read, r.bytes_written, r.operations) for r in records[0:count]]
 
     def _dense(self, index: int, array: Array) -> Array:
-        if array.dtype != self.input_dtypes[index]:
-            want, name = self.input_dtypes[index], self.plan.inputs[index].name
-            raise InvalidArgument(f"input {name!r}: want dtype {want}, got {array.dtype}", code=lib.FRUGAL_BAD_INPUT)
+        """The array as C can read it: itself, or a copy."""
+        want = self.input_dtypes[index]
+        if array.dtype is not want and array.dtype != want:
+            if array.dtype.newbyteorder("=") != want:
+                name = self.plan.inputs[index].name
+                raise InvalidArgument(f"input {name!r}: want dtype {want}, got {array.dtype}", code=lib.FRUGAL_BAD_INPUT)
+            array = array.astype(want)
         flags = array.flags
         return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 

@@ -206,15 +206,17 @@ class InferenceSession:
         return self._named(self._session, arrays, output_names)
 
     def _arrays(self, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
-        names, dtypes = self._input_names, self._session.input_dtypes
-        if len(feed) != len(names) or any(name not in feed for name in names):
+        names = self._input_names
+        if len(feed) != len(names):
             self._check_names(feed)
-        arrays = []
-        for name, dtype in zip(names, dtypes, strict=True):
-            value = feed[name]
-            if type(value) is not np.ndarray or value.dtype != dtype:
-                value = _array(name, value, dtype)
-            arrays.append(value)
+        try:
+            arrays = [feed[name] for name in names]
+        except KeyError:
+            self._check_names(feed)
+            raise
+        for i, value in enumerate(arrays):
+            if type(value) is not np.ndarray:
+                arrays[i] = _array(names[i], value, self._session.input_dtypes[i])
         return arrays
 
     def _check_names(self, feed: Mapping[str, Any]) -> None:
@@ -331,17 +333,16 @@ def _open(model: Any, options: SessionOptions) -> tuple[Plan, str]:
 
 
 def _array(name: str, value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """value as an array of native `dtype`: lists are converted, arrays must have that dtype in some byte order."""
+    """value as an array: lists become `dtype` where their values fit, what has a dtype of its own keeps it."""
     if value is None:
         raise InvalidArgument(f"input {name!r}: want {dtype}, got None")
     try:
         array = np.asarray(value)
     except ValueError as e:  # a ragged list
         raise InvalidArgument(f"input {name!r}: not an array: {e}") from e
-    untyped = isinstance(value, list | tuple | int | float)
-    if array.dtype.newbyteorder("=") != dtype and not (untyped and _fits(array, dtype)):
-        raise InvalidArgument(f"input {name!r}: want dtype {dtype}, got {array.dtype}")
-    return array.astype(dtype, copy=False)
+    if isinstance(value, list | tuple | int | float) and _fits(array, dtype):
+        return array.astype(dtype, copy=False)
+    return array
 
 
 def _fits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
