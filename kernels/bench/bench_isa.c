@@ -247,7 +247,7 @@ static void rows(const frugal_isa *isa, int rounds) {
                     isa->quantize(q, scale, sum, x, N, 1);
                 }
             }
-            v[r] = (double)N * TIMES / (now() - t) / 1e6;
+            v[r] = (double)(N * TIMES) / (now() - t) / 1e6;
         }
         qsort(v, (size_t)rounds, sizeof *v, by_value);
         printf("%-11s %-16s %8.0f M/s  [%.0f, %.0f]\n", isa->name, names[f], v[rounds / 2], v[rounds / 10], v[rounds - 1]);

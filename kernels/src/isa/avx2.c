@@ -105,8 +105,8 @@ OP vi bc4(const void *p) {
 
 /* ---- float32 ---- */
 
-/* P panels x N tokens, one accumulator per 8 columns. */
-INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
+/* P panels x N tokens, one accumulator per 8 columns; panel p's go to t + p ts. */
+INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
                      const int P, const int N) {
     vf s[12];
     UNROLL for (int i = 0; i < 2 * P * N; i++) { s[i] = vset(0.0f); }
@@ -120,53 +120,56 @@ INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int6
             }
         }
     }
-    UNROLL for (int i = 0; i < 2 * P * N; i++) { vst(t + 8 * i, alpha != 1.0f ? vmul(vset(alpha), s[i]) : s[i]); }
+    UNROLL for (int i = 0; i < 2 * P * N; i++) {
+        vst(t + i / 2 / N * ts + i % (2 * N) * 8, alpha != 1.0f ? vmul(vset(alpha), s[i]) : s[i]);
+    }
 }
 
-static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
-                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
-    float t[96] __attribute__((aligned(64)));
+typedef struct product {
+    float *y;
+    int64_t ldy;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t bk, bp, n, k;
+    float alpha;
+    const fr_epilogue *e;
+} product;
+/* Tokens i .. i + rows - 1, columns j .. j + 16 P - 1, by tiles of at most W tokens: the epilogue sees them all at once. */
+INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        const float *a = g->a + (i + r) * g->lda, *b = g->b + j / 16 * g->bp;
+        n = even(rows - r, W);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            f32_tile(t + 16 * r, 16 * rows, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);                                   \
+        }                                                                                                                        \
+        break;
+        SIX(n, CASE)
+#undef CASE
+    }
+    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+}
+
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
+                     int64_t k, float alpha, const fr_epilogue *e) {
+    const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
     int64_t j = 0;
-#define RUN(P, N)                                                                                                                \
-    do {                                                                                                                         \
-        expect_tile(y, ldy, P, 16, N, i, j, e);                                                                                  \
-        f32_tile(t, a + i * lda, lda, b + j / 16 * bp, bk, bp, k, alpha, P, N);                                                  \
-        finish_tile(y, ldy, t, P, 16, N, i, j, n, e);                                                                            \
-    } while (0)
-    for (int64_t i = 0; m == 1 && j + 48 < n; j += 64) {
-        RUN(4, 1);
-    } /* few tokens: more columns at once hide the latency */
-    for (int64_t i = 0; (m == 2 || m == 3) && j + 16 < n; j += 32) {
-        if (m == 2) {
-            RUN(2, 2);
-        } else {
-            RUN(2, 3);
-        }
+    for (; m == 1 && j + 48 < n; j += 64) { /* few tokens: more columns at once hide the latency */
+        f32_group(&g, 0, j, 1, 4, 1);
+    }
+    for (; m > 0 && m <= 3 && j + 16 < n; j += 32) {
+        f32_group(&g, 0, j, m, 2, 3);
     }
     for (; j < n; j += 16) {
-        for (int64_t i = 0; i < m; i += 6) {
-            switch (m - i) {
-            case 1:
-                RUN(1, 1);
-                break;
-            case 2:
-                RUN(1, 2);
-                break;
-            case 3:
-                RUN(1, 3);
-                break;
-            case 4:
-                RUN(1, 4);
-                break;
-            case 5:
-                RUN(1, 5);
-                break;
-            default:
-                RUN(1, 6);
-            }
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, GROUP);
+            f32_group(&g, i, j, rows, 1, 6);
         }
     }
-#undef RUN
 }
 
 /* ---- int8 weights ---- */
@@ -314,44 +317,46 @@ static void w8_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t 
 }
 #undef DIRECT
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
-                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+/* Tokens i .. i + rows - 1 of panel p, widened at d; x: the widened tokens from i on. */
+static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int16_t *d, const int16_t *x,
+                     const float *wscale, int64_t p, int64_t n, const fr_epilogue *e) {
+    const int64_t kp = a->kp, step = a->blocked ? kp / FR_BLOCK : 1;
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
+    for (int64_t r = 0, tokens; r < rows; r += tokens) {
+        const float *s = a->scale + (i + r) * step, *ws = wscale + 16 * p;
+        tokens = even(rows - r, 6);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if (a->blocked) {                                                                                                        \
+            w8_tile_blocked(t + 16 * r, d, ws, x + r * kp, s, kp, N);                                                            \
+            w8_tile_blocked(t + 16 * r + 8, d + 16, ws + 8, x + r * kp, s, kp, N);                                               \
+        } else {                                                                                                                 \
+            w8_tile(t + 16 * r, d, ws, x + r * kp, s, kp, N);                                                                    \
+        }                                                                                                                        \
+        break;
+        SIX(tokens, CASE)
+#undef CASE
+    }
+    finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
+}
+
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale, int64_t p0,
+                    int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
     if (m1 - m0 < 6) {
         w8_few(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e);
         return;
     }
-    const int64_t kp = a->kp, step = a->blocked ? kp / FR_BLOCK : 1;
-    float t[96] __attribute__((aligned(64)));
+    const int64_t kp = a->kp;
     int16_t *d = scratch, *tokens = d + 16 * kp;
     widen_tokens(tokens, a->q + m0 * kp, (m1 - m0) * kp);
-#define RUN(N)                                                                                                                   \
-    do {                                                                                                                         \
-        expect_tile(y, ldy, 1, 16, N, i, 16 * p, e);                                                                             \
-        const int16_t *x = tokens + (i - m0) * kp;                                                                               \
-        const float *s = a->scale + i * step, *ws = wscale + 16 * p;                                                             \
-        if (a->blocked) {                                                                                                        \
-            w8_tile_blocked(t, d, ws, x, s, kp, N);                                                                              \
-            w8_tile_blocked(t + 8, d + 16, ws + 8, x, s, kp, N);                                                                 \
-        } else {                                                                                                                 \
-            w8_tile(t, d, ws, x, s, kp, N);                                                                                      \
-        }                                                                                                                        \
-        finish_tile(y, ldy, t, 1, 16, N, i, 16 * p, n, e);                                                                       \
-        i += N;                                                                                                                  \
-    } while (0)
     for (int64_t p = p0; p < p1; p++) {
-        int64_t i = m0;
         widen_panel(d, w + p * 16 * kp, kp);
-        while (m1 - i >= 6 && m1 - i != 8) {
-            RUN(6);
-        }
-        while (m1 - i >= 4) {
-            RUN(4);
-        }
-        while (m1 - i >= 1) {
-            RUN(1);
+        for (int64_t i = m0, rows; i < m1; i += rows) {
+            rows = even(m1 - i, GROUP);
+            w8_group(y, ldy, a, i, rows, d, tokens + (i - m0) * kp, wscale, p, n, e);
         }
     }
-#undef RUN
 }
 
 /* ---- int4 weights ---- */

@@ -125,8 +125,8 @@ INLINE void f32_step(vf *s, const rows *a, const rows *b, int64_t at, const int 
         }
     }
 }
-/* P panels x N tokens, one vector each; t[P][N][16]. */
-INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
+/* P panels x N tokens, one vector each; panel p's go to t + p ts. */
+INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
                      const int P, const int N) {
     rows x = rows_of(a, 4 * lda, N), w = rows_of(b, 4 * bp, P);
     vf s[24];
@@ -144,16 +144,7 @@ INLINE void f32_tile(float *t, const float *a, int64_t lda, const float *b, int6
         rows_add(&w, 4 * bk, P);
         rows_add(&x, 4, N);
     }
-    UNROLL for (int c = 0; c < P * N; c++) { vst(t + 16 * c, alpha != 1.0f ? vmul(vset(alpha), s[c]) : s[c]); }
-}
-
-/* Expands CASE(1) .. CASE(12) in a switch over the number of tokens of a tile. */
-#define TWELVE(n, CASE)                                                                                                          \
-    switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
-/* Tokens of the next tile: those left, cut evenly into tiles of at most most. */
-static int64_t even(int64_t left, int64_t most) {
-    const int64_t tiles = (left + most - 1) / most;
-    return (left + tiles - 1) / tiles;
+    UNROLL for (int c = 0; c < P * N; c++) { vst(t + c / N * ts + c % N * 16, alpha != 1.0f ? vmul(vset(alpha), s[c]) : s[c]); }
 }
 
 typedef struct product {
@@ -166,60 +157,44 @@ typedef struct product {
     float alpha;
     const fr_epilogue *e;
 } product;
-/* Tokens i .. i + N - 1, columns j .. j + 16 P - 1.  Packed weights have a constant distance between two k. */
-INLINE void f32_run(const product *g, int64_t i, int64_t j, const int P, const int N) {
-    float t[24 * 16] __attribute__((aligned(64)));
-    const float *a = g->a + i * g->lda, *b = g->b + j / 16 * g->bp;
-    expect_tile(g->y, g->ldy, P, 16, N, i, j, g->e);
-    f32_tile(t, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);
-    finish_tile(g->y, g->ldy, t, P, 16, N, i, j, g->n, g->e);
-}
-static void f32_many(const product *g, int64_t i, int64_t j, int64_t tokens) {
+/* Tokens i .. i + rows - 1, columns j .. j + 16 P - 1, by tiles of at most W tokens: the epilogue sees them all at once. */
+INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
+    float t[2 * GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
-        f32_run(g, i, j, 2, N);                                                                                                  \
-        break;
-    TWELVE(tokens, CASE)
-#undef CASE
-}
-static void f32_few(const product *g, int64_t j, int64_t tokens) {
-#define CASE(N)                                                                                                                  \
-    case N:                                                                                                                      \
-        if ((N) <= 6) {                                                                                                          \
-            f32_run(g, 0, j, 4, N);                                                                                              \
+        if ((N) <= W) {                                                                                                          \
+            f32_tile(t + 16 * r, 16 * rows, g->a + (i + r) * g->lda, g->lda, g->b + j / 16 * g->bp, g->bk, g->bp, g->k,          \
+                     g->alpha, P, N);                                                                                            \
         }                                                                                                                        \
         break;
-    TWELVE(tokens, CASE)
+        TWELVE(n, CASE)
 #undef CASE
-}
-static void f32_last(const product *g, int64_t i, int64_t j, int64_t tokens) {
-#define CASE(N)                                                                                                                  \
-    case N:                                                                                                                      \
-        f32_run(g, i, j, 1, N);                                                                                                  \
-        break;
-    TWELVE(tokens, CASE)
-#undef CASE
+    }
+    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
 }
 
-static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
-                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
+                     int64_t k, float alpha, const fr_epilogue *e) {
     const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
     int64_t j = 0;
     for (; m == 1 && j + 112 < n; j += 128) { /* few tokens: more columns at once hide the latency */
-        f32_run(&g, 0, j, 8, 1);
+        f32_group(&g, 0, j, 1, 8, 1);
     }
     for (; m > 0 && m <= 6 && j + 48 < n; j += 64) {
-        f32_few(&g, j, m);
+        f32_group(&g, 0, j, m, 4, 6);
     }
     for (; j + 16 < n; j += 32) {
-        for (int64_t i = 0, t; i < m; i += t) {
-            t = even(m - i, 12);
-            f32_many(&g, i, j, t);
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, GROUP);
+            f32_group(&g, i, j, rows, 2, 12);
         }
     }
-    for (int64_t i = 0, t; j < n && i < m; i += t) {
-        t = even(m - i, 12);
-        f32_last(&g, i, j, t);
+    for (int64_t i = 0, rows; j < n && i < m; i += rows) {
+        rows = even(m - i, GROUP);
+        f32_group(&g, i, j, rows, 1, 12);
     }
 }
 
@@ -266,9 +241,9 @@ static void prepare(uint8_t *d, const uint8_t *w, int64_t nb, const int kind) {
     }
 }
 
-/* P panels (stride bytes apart) x N tokens from token i on; t[P][N][16], scales applied.
+/* P panels (stride bytes apart) x N tokens from token i on, scales applied; panel p's go to t + p ts.
  * less: -128 times the sums of these tokens, by token [N] or by block [N][nb]; NULL for int4. */
-INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a,
+INLINE void dot_tile(float *t, int64_t ts, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a,
                      int64_t i, const int32_t *less, const int P, const int N, const int kind) {
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = BLOCK_BYTES(kind);
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
@@ -311,7 +286,7 @@ INLINE void dot_tile(float *t, const uint8_t *w, int64_t stride, const float *ws
             const vf ws = vld(wscale + c / N * wstride);
             f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
         }
-        vst(t + 16 * c, f[c]);
+        vst(t + c / N * ts + c % N * 16, f[c]);
     }
 }
 
@@ -329,33 +304,32 @@ typedef struct call {
     uint8_t *ready; /* two prepared panels */
 } call;
 
-/* Tokens i .. i + N - 1 of panels p, p + step, ... whose bytes are at w, w + stride, ... */
-INLINE void run_tile(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, const int P,
-                     const int N, const int kind) {
-    float t[24 * 16] __attribute__((aligned(64)));
+/* Tokens i .. i + rows - 1 of panels p, p + step, ... whose bytes are at w, w + stride, ..., by tiles of at most W tokens. */
+INLINE void run_group(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t rows, const int P,
+                      const int W, const int kind) {
+    float t[2 * GROUP * 16] __attribute__((aligned(64)));
     const float *wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
-    const int32_t *less = MATH(kind) == BLOCK4 ? NULL : g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? g->a->kp / FR_BLOCK : 1);
-    expect_tile(g->y, g->ldy, P, 16 * step, N, i, 16 * p, g->e);
-    dot_tile(t, w, stride, wscale, 16 * step, g->a, i, less, P, N, kind);
-    finish_tile(g->y, g->ldy, t, P, 16 * step, N, i, 16 * p, g->n, g->e);
-}
-/* The same for a number of tokens, at most W, known only now. */
-INLINE void run_size(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t tokens,
-                     const int P, const int W, const int kind) {
+    const int64_t per_token = MATH(kind) == BLOCK8 ? g->a->kp / FR_BLOCK : 1;
+    expect_tile(g->y, g->ldy, P, 16 * step, (int)rows, i, 16 * p, g->e);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        const int32_t *less = MATH(kind) == BLOCK4 ? NULL : g->less + (i + r - g->m0) * per_token;
+        n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            run_tile(g, w, stride, p, step, i, P, N, kind);                                                                      \
+            dot_tile(t + 16 * r, 16 * rows, w, stride, wscale, 16 * step, g->a, i + r, less, P, N, kind);                        \
         }                                                                                                                        \
         break;
-    TWELVE(tokens, CASE)
+        TWELVE(n, CASE)
 #undef CASE
+    }
+    finish_tile(g->y, g->ldy, t, P, 16 * step, (int)rows, i, 16 * p, g->n, g->e);
 }
 /* Up to 6 tokens, weights straight from memory: P distant streams of panels use the memory better than one. */
 INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, const int kind) {
     const int64_t panel = g->a->kp / FR_BLOCK * BLOCK_BYTES(kind), l = (g->p1 - p0) / P;
     for (int64_t p = p0; p < p0 + l; p++) {
-        run_size(g, g->w + p * panel, l * panel, p, l, g->m0, g->m1 - g->m0, P, W, kind);
+        run_group(g, g->w + p * panel, l * panel, p, l, g->m0, g->m1 - g->m0, P, W, kind);
     }
     return p0 + P * l;
 }
@@ -366,14 +340,14 @@ INLINE void run_ready(const call *g, const int W, const int kind) {
     for (; p + 2 <= g->p1; p += 2) {
         prepare(g->ready, g->w + p * panel, nb, kind);
         prepare(g->ready + stride, g->w + (p + 1) * panel, nb, kind);
-        for (int64_t i = g->m0, t; i < g->m1; i += t) {
-            t = even(g->m1 - i, W);
-            run_size(g, g->ready, stride, p, 1, i, t, 2, W, kind | READY);
+        for (int64_t i = g->m0, rows; i < g->m1; i += rows) {
+            rows = even(g->m1 - i, GROUP);
+            run_group(g, g->ready, stride, p, 1, i, rows, 2, W, kind | READY);
         }
     }
-    for (int64_t i = g->m0, t; p < g->p1 && i < g->m1; i += t) {
-        t = even(g->m1 - i, 6);
-        run_size(g, g->w + p * panel, 0, p, 1, i, t, 1, 6, kind);
+    for (int64_t i = g->m0, rows; p < g->p1 && i < g->m1; i += rows) {
+        rows = even(g->m1 - i, GROUP);
+        run_group(g, g->w + p * panel, 0, p, 1, i, rows, 1, 6, kind);
     }
 }
 INLINE void run_call(const call *g, const int kind) {

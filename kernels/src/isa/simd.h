@@ -440,6 +440,20 @@ static void quantize_static(int8_t *q, float *scale, int32_t *sum, const float *
     quantize_span(q, sum, x, k, 1.0f / s, 1);
 }
 
+enum { GROUP = 48 }; /* the most tokens that share an epilogue: their results stay in L1 */
+/* Expands CASE(1) .. CASE(6), CASE(12) in a switch over the number of tokens of a tile. */
+#define SIX(n, CASE)                                                                                                             \
+    switch (n) {                                                                                                                 \
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)                                                                          \
+    }
+#define TWELVE(n, CASE)                                                                                                          \
+    switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
+/* Tokens of the next tile: those left, cut evenly into tiles of at most most. */
+static int64_t even(int64_t left, int64_t most) {
+    const int64_t tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
 /* A tile is t[panels][rows][16]: rows i .. i + rows - 1 of y, and for panel p the columns j + p step .. j + p step + 15. */
 
 /* Asks for the cache lines that finish_tile will write and add, early enough that it does not wait for them. */
