@@ -35,9 +35,9 @@ def _names(enum: str, prefix: str) -> dict[int, str]:
 
 
 class Tensor(NamedTuple):
-    """One row of the tensor table.  shape: ints, names of symbols, None for other expressions."""
+    """Row `number` of the tensor table.  shape: ints, names of symbols, None for other expressions."""
 
-    index: int
+    number: int
     name: str
     dtype: int
     kind: str
@@ -47,9 +47,9 @@ class Tensor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One row of the step table; inputs, outputs: tensor indices, -1 for an absent optional operand."""
+    """Row `number` of the step table; inputs, outputs: tensor indices, -1 for an absent optional operand."""
 
-    index: int
+    number: int
     op: str
     name: str
     inputs: tuple[int, ...]

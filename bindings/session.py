@@ -142,7 +142,7 @@ class Session:
         if status == lib.FRUGAL_TOO_BIG:
             raise OutOfMemory(message(status, self._error, self.plan) + LIMIT_HINT, code=int(status))
         check(status, self._error, self.plan)
-        output_shapes = [self._shape(t.index) for t in self.plan.outputs]
+        output_shapes = [self._shape(t.number) for t in self.plan.outputs]
         self._reserve(output_shapes, sum(a.nbytes for a in arrays))
         self._output_shapes, self._shapes = output_shapes, shapes
 

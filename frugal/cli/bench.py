@@ -113,7 +113,7 @@ def _conditions(path: Path, session: InferenceSession, threads: int, feeds: Feed
 
 def id_bounds(plan: Plan) -> dict[str, int]:
     """Input -> rows of the smallest table that it indexes, such as the vocabulary."""
-    names = {t.index: t.name for t in plan.inputs}
+    names = {t.number: t.name for t in plan.inputs}
     tensors = plan.tensors()
     bounds: dict[str, int] = {}
     for step in plan.steps():

@@ -66,7 +66,7 @@ def describe(path: Path, plan: Plan, steps: bool) -> dict[str, Any]:
     if steps:
         about["steps"] = [
             {
-                "index": s.index,
+                "number": s.number,
                 "op": s.op,
                 "name": s.name,
                 "inputs": [tensors[i].name if i >= 0 else None for i in s.inputs],
@@ -100,5 +100,5 @@ def _print(about: dict[str, Any], verified: bool) -> None:
         print(printable(f"note: {note}"))
     if "steps" in about:
         print("\nsteps")
-        rows = [[s["index"], s["op"], shape_text(s["shape"]), s["name"]] for s in about["steps"]]
+        rows = [[s["number"], s["op"], shape_text(s["shape"]), s["name"]] for s in about["steps"]]
         print_table(rows or [["none", "", "", ""]])
