@@ -106,8 +106,8 @@ OP vi bc4(const void *p) {
 /* ---- float32 ---- */
 
 /* P panels x N tokens, one accumulator per 8 columns; panel p's go to t + p ts. */
-INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
-                     const int P, const int N) {
+INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k,
+                     float alpha, const int P, const int N) {
     vf s[12];
     UNROLL for (int i = 0; i < 2 * P * N; i++) { s[i] = vset(0.0f); }
     for (int64_t kk = 0; kk < k; kk++, b += bk, a++) {
@@ -154,8 +154,8 @@ INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, cons
     finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
 }
 
-static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
-                     int64_t k, float alpha, const fr_epilogue *e) {
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
     const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
     int64_t j = 0;
     for (; m == 1 && j + 48 < n; j += 64) { /* few tokens: more columns at once hide the latency */
@@ -341,8 +341,8 @@ static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t
     finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
 }
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale, int64_t p0,
-                    int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
     if (m1 - m0 < 6) {
         w8_few(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e);
         return;

@@ -126,8 +126,8 @@ INLINE void f32_step(vf *s, const rows *a, const rows *b, int64_t at, const int 
     }
 }
 /* P panels x N tokens, one vector each; panel p's go to t + p ts. */
-INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k, float alpha,
-                     const int P, const int N) {
+INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k,
+                     float alpha, const int P, const int N) {
     rows x = rows_of(a, 4 * lda, N), w = rows_of(b, 4 * bp, P);
     vf s[24];
     int64_t kk = 0;
@@ -176,8 +176,8 @@ INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, cons
     finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
 }
 
-static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
-                     int64_t k, float alpha, const fr_epilogue *e) {
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
     const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
     int64_t j = 0;
     for (; m == 1 && j + 112 < n; j += 128) { /* few tokens: more columns at once hide the latency */
@@ -243,8 +243,8 @@ static void prepare(uint8_t *d, const uint8_t *w, int64_t nb, const int kind) {
 
 /* P panels (stride bytes apart) x N tokens from token i on, scales applied; panel p's go to t + p ts.
  * less: -128 times the sums of these tokens, by token [N] or by block [N][nb]; NULL for int4. */
-INLINE void dot_tile(float *t, int64_t ts, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride, const fr_act8 *a,
-                     int64_t i, const int32_t *less, const int P, const int N, const int kind) {
+INLINE void dot_tile(float *t, int64_t ts, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride,
+                     const fr_act8 *a, int64_t i, const int32_t *less, const int P, const int N, const int kind) {
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = BLOCK_BYTES(kind);
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
     rows x = rows_of(a->q + i * kp, kp, N), v = rows_of(w, stride, P);
@@ -305,8 +305,8 @@ typedef struct call {
 } call;
 
 /* Tokens i .. i + rows - 1 of panels p, p + step, ... whose bytes are at w, w + stride, ..., by tiles of at most W tokens. */
-INLINE void run_group(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t rows, const int P,
-                      const int W, const int kind) {
+INLINE void run_group(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t rows,
+                      const int P, const int W, const int kind) {
     float t[2 * GROUP * 16] __attribute__((aligned(64)));
     const float *wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
     const int64_t per_token = MATH(kind) == BLOCK8 ? g->a->kp / FR_BLOCK : 1;

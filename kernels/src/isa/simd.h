@@ -102,18 +102,36 @@ INLINE vf verf(vf x) {
     vf big = vsub(vset(1.0f), vexp2_neg(vmul(vneg(a), q)));
     return vcopysign(vsel(vge(a, vset(1.0f)), big, vmul(a, p)), x);
 }
+/* Gelu of n vectors, each operation for all before the next: one chain alone is longer than what the CPU looks ahead. */
+#define ALL(statement)                                                                                                           \
+    UNROLL for (int j = 0; j < n; j++) { statement; }
+INLINE void vgelu_n(vf *x, const int n) {
+    vf a[4], q[4], t[4];
+    ALL(a[j] = vmin(vset(FR_GELU_END), vabs(x[j])))
+    ALL(q[j] = vfma(vset(FR_GELU_C8), a[j], vset(FR_GELU_C7)))
+    ALL(POLY(q[j], a[j], FR_GELU_C6))
+    ALL(POLY(q[j], a[j], FR_GELU_C5))
+    ALL(POLY(q[j], a[j], FR_GELU_C4))
+    ALL(POLY(q[j], a[j], FR_GELU_C3))
+    ALL(POLY(q[j], a[j], FR_GELU_C2))
+    ALL(POLY(q[j], a[j], FR_GELU_C1))
+    ALL(POLY(q[j], a[j], FR_GELU_C0))
+    ALL(q[j] = vfma(q[j], a[j], vset(-1.0f)))
+    ALL(t[j] = vadd(q[j], vset(FR_MAGIC))) /* vexp2_neg from here */
+    ALL(q[j] = vsub(q[j], vsub(t[j], vset(FR_MAGIC))))
+    vf p[4];
+    ALL(p[j] = vfma(vset(FR_EXP2_C4), q[j], vset(FR_EXP2_C3)))
+    ALL(POLY(p[j], q[j], FR_EXP2_C2))
+    ALL(POLY(p[j], q[j], FR_EXP2_C1))
+    ALL(POLY(p[j], q[j], FR_EXP2_C0))
+    ALL(POLY(p[j], q[j], 1.0f))
+    ALL(p[j] = vcastf(viadd(vcasti(p[j]), vishl(vcasti(t[j]), 23))))
+    ALL(p[j] = vsel(vlt(a[j], vset(FR_GELU_END)), p[j], vset(0.0f)))
+    ALL(x[j] = vfnma(a[j], p[j], vmax(x[j], vset(0.0f))))
+}
 INLINE vf vgelu(vf x) {
-    vf a = vmin(vset(FR_GELU_END), vabs(x)), q = vset(FR_GELU_C8);
-    POLY(q, a, FR_GELU_C7);
-    POLY(q, a, FR_GELU_C6);
-    POLY(q, a, FR_GELU_C5);
-    POLY(q, a, FR_GELU_C4);
-    POLY(q, a, FR_GELU_C3);
-    POLY(q, a, FR_GELU_C2);
-    POLY(q, a, FR_GELU_C1);
-    POLY(q, a, FR_GELU_C0);
-    vf tail = vsel(vlt(a, vset(FR_GELU_END)), vexp2_neg(vfma(q, a, vset(-1.0f))), vset(0.0f));
-    return vfnma(a, tail, vmax(x, vset(0.0f)));
+    vgelu_n(&x, 1);
+    return x;
 }
 INLINE vf vtanh(vf x) {
     vf a = vabs(x), u = vmul(a, a), p = vset(FR_TANH_C4);
@@ -225,6 +243,12 @@ static __attribute__((noinline)) void unary(int kind, float *y, const float *x, 
         EACH(vmin(vset(q), vmax(vset(p), v)));
         break;
     case FRUGAL_U_GELU:
+        for (; i + 4 * VW <= n; i += 4 * VW) {
+            vf v[4];
+            UNROLL for (int j = 0; j < 4; j++) { v[j] = vld(x + i + j * VW); }
+            vgelu_n(v, 4);
+            UNROLL for (int j = 0; j < 4; j++) { vst(y + i + j * VW, v[j]); }
+        }
         EACH(vgelu(v));
         break;
     case FRUGAL_U_GELU_TANH:
@@ -443,9 +467,7 @@ static void quantize_static(int8_t *q, float *scale, int32_t *sum, const float *
 enum { GROUP = 48 }; /* the most tokens that share an epilogue: their results stay in L1 */
 /* Expands CASE(1) .. CASE(6), CASE(12) in a switch over the number of tokens of a tile. */
 #define SIX(n, CASE)                                                                                                             \
-    switch (n) {                                                                                                                 \
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)                                                                          \
-    }
+    switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
 #define TWELVE(n, CASE)                                                                                                          \
     switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
 /* Tokens of the next tile: those left, cut evenly into tiles of at most most. */
