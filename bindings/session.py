@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from frugal.errors import InvalidArgument, OutOfMemory
 
 from . import library
 from ._ffi import ffi, lib
+from .buffers import ITEM_BYTES, as_buffer, empty
 from .plan import DTYPES, PlanBuffer
 from .status import check, message
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:  # numpy is imported by those who give arrays
+    import numpy as np
+    import numpy.typing as npt
+
+    Array: TypeAlias = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 MIB = 1 << 20
@@ -31,18 +34,16 @@ def default_memory_limit(plan_bytes: int, input_bytes: int) -> int:
     return 256 * MIB + 32 * plan_bytes + 65536 * input_bytes
 
 
-def _empty(shape: Shape, dtype: np.dtype[Any]) -> Array:
-    try:
-        return np.empty(shape, dtype)
-    except MemoryError as e:
-        raise OutOfMemory(f"this machine has no room for an array of shape {list(shape)} and dtype {dtype}") from e
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 def _aligned(size: int) -> tuple[Any, Any]:
     """(owner, pointer): `size` bytes at a multiple of 64, not cleared."""
-    owner = _empty((size + 64,), np.dtype(np.uint8))
-    pointer = ffi.from_buffer(owner)
-    return owner, pointer + -int(ffi.cast("uintptr_t", pointer)) % 64
+    try:
+        owner = _allocate("char[]", size + 64)
+    except MemoryError as e:
+        raise OutOfMemory(f"this machine has no room for {size} bytes of working memory") from e
+    return owner, owner + -int(ffi.cast("uintptr_t", owner)) % 64
 
 
 class Session:
@@ -55,8 +56,6 @@ class Session:
         self.plan = plan
         self.pool = pool
         self.memory_limit = memory_limit
-        self.input_dtypes = [np.dtype(DTYPES[t.dtype][0]) for t in plan.inputs]
-        self.output_dtypes = [np.dtype(DTYPES[t.dtype][0]) for t in plan.outputs]
         self._ranks = [len(t.shape) for t in plan.inputs]
         self._error = ffi.new("frugal_error *")
         self._inputs = ffi.new("void *[]", max(len(plan.inputs), 1))
@@ -70,6 +69,20 @@ class Session:
         self._handle: Any = ffi.NULL
         with pool.lock:
             self._start()
+
+    @cached_property
+    def input_dtypes(self) -> list[np.dtype[Any]]:
+        """numpy's dtype of each input."""
+        import numpy as np
+
+        return [np.dtype(DTYPES[t.dtype][0]) for t in self.plan.inputs]
+
+    @cached_property
+    def output_dtypes(self) -> list[np.dtype[Any]]:
+        """numpy's dtype of each output."""
+        import numpy as np
+
+        return [np.dtype(DTYPES[t.dtype][0]) for t in self.plan.outputs]
 
     def _start(self) -> None:
         """Initialise the C session; again after set_isa and in the child of a fork."""
@@ -93,11 +106,39 @@ class Session:
         with self.pool.lock:
             if self._epoch != library.epoch():
                 self._start()
-            arrays = [self._dense(i, a) for i, a in enumerate(arrays)]
-            shapes = [a.shape for a in arrays]
+            return self._run_arrays(arrays, wanted)
+
+    def run_buffers(self, values: Sequence[Any], wanted: Sequence[int] | None = None) -> list[memoryview]:
+        """`run` without numpy: buffers (or nested lists of numbers) in, memoryviews of new memory out.
+
+        Raises InvalidArgument (rank, element type, dim or value), OutOfMemory.
+        """
+        with self.pool.lock:
+            if self._epoch != library.epoch():
+                self._start()
+            views = [as_buffer(t, v) for t, v in zip(self.plan.inputs, values, strict=True)]
+            shapes = [_view_shape(v, rank) for v, rank in zip(views, self._ranks, strict=True)]
             if shapes != self._shapes:
-                self._resolve(arrays, shapes)
-            return self._run(arrays, range(len(self.output_dtypes)) if wanted is None else wanted)
+                self._resolve(shapes)
+            chosen = range(len(self.plan.outputs)) if wanted is None else wanted
+            results = [empty(self._output_shapes[i], self.plan.outputs[i].dtype) for i in chosen]
+            self._call(views, chosen, results)
+            return results
+
+    def _run_arrays(self, arrays: Sequence[Array], wanted: Sequence[int] | None) -> list[Array]:
+        import numpy as np
+
+        arrays = [self._dense(i, a) for i, a in enumerate(arrays)]
+        shapes = [a.shape for a in arrays]
+        if shapes != self._shapes:
+            self._resolve(shapes)
+        chosen = range(len(self.plan.outputs)) if wanted is None else wanted
+        try:
+            results = [np.empty(self._output_shapes[i], self.output_dtypes[i]) for i in chosen]
+        except MemoryError as e:
+            raise OutOfMemory(f"this machine has no room for outputs of shapes {self._output_shapes}") from e
+        self._call(arrays, chosen, results)
+        return results
 
     def records(self, arrays: Sequence[Array]) -> list[tuple[int, int, int, int]]:
         """Run once with recording on: (nanoseconds, bytes read, bytes written, operations) for each step."""
@@ -106,11 +147,9 @@ class Session:
         with self.pool.lock:
             if self._epoch != library.epoch():
                 self._start()
-            arrays = [self._dense(i, a) for i, a in enumerate(arrays)]
-            self._resolve(arrays, [a.shape for a in arrays])
             lib.frugal_session_record(self._handle, records, library.clock())
             try:
-                self._run(arrays, range(len(self.output_dtypes)))
+                self._run_arrays(arrays, None)
             finally:
                 lib.frugal_session_record(self._handle, ffi.NULL, ffi.NULL)
         return [(r.nanoseconds, r.bytes_read, r.bytes_written, r.operations) for r in records[0:count]]
@@ -124,9 +163,13 @@ class Session:
                 raise InvalidArgument(f"input {name!r}: want dtype {want}, got {array.dtype}", code=lib.FRUGAL_BAD_INPUT)
             array = array.astype(want)
         flags = array.flags
-        return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
+        if flags.c_contiguous and flags.aligned:
+            return array
+        import numpy as np
 
-    def _resolve(self, arrays: Sequence[Array], shapes: list[Shape]) -> None:
+        return np.require(array, requirements=["C", "A"])
+
+    def _resolve(self, shapes: list[Shape]) -> None:
         """Tell the C library the shapes and make room for what they need."""
         self._shapes = None
         for tensor, rank, shape in zip(self.plan.inputs, self._ranks, shapes, strict=True):
@@ -143,7 +186,7 @@ class Session:
             raise OutOfMemory(message(status, self._error, self.plan) + LIMIT_HINT, code=int(status))
         check(status, self._error, self.plan)
         output_shapes = [self._shape(t.number) for t in self.plan.outputs]
-        self._reserve(output_shapes, sum(a.nbytes for a in arrays))
+        self._reserve(output_shapes, sum(_nbytes(s, t.dtype) for s, t in zip(shapes, self.plan.inputs, strict=True)))
         self._output_shapes, self._shapes = output_shapes, shapes
 
     def _shape(self, index: int) -> Shape:
@@ -153,7 +196,7 @@ class Session:
 
     def _reserve(self, output_shapes: list[Shape], input_bytes: int) -> None:
         arena = lib.frugal_session_arena_bytes(self._handle)
-        need = arena + sum(_nbytes(s, d) for s, d in zip(output_shapes, self.output_dtypes, strict=True))
+        need = arena + sum(_nbytes(s, t.dtype) for s, t in zip(output_shapes, self.plan.outputs, strict=True))
         limit = self.memory_limit
         if limit is None:
             limit = default_memory_limit(len(self.plan), input_bytes)
@@ -167,28 +210,30 @@ class Session:
             self._arena = _aligned(arena)
             self._arena_bytes = arena
 
-    def _run(self, arrays: Sequence[Array], wanted: Sequence[int]) -> list[Array]:
+    def _call(self, inputs: Sequence[Any], wanted: Sequence[int], results: Sequence[Any]) -> None:
+        """Run on dense buffers of the resolved shapes; the outputs `wanted` go to `results`."""
         held = []  # exports of the buffers: while they live, numpy refuses to resize what C reads
-        for i, array in enumerate(arrays):
-            view = ffi.from_buffer(array)
+        for i, value in enumerate(inputs):
+            view = ffi.from_buffer(value)
             self._inputs[i] = view
             held.append(view)
-        if len(wanted) != len(self.output_dtypes):
-            for i in range(len(self.output_dtypes)):
+        if len(wanted) != len(self.plan.outputs):
+            for i in range(len(self.plan.outputs)):
                 self._outputs[i] = ffi.NULL
-        results = []
-        for i in wanted:
-            result = _empty(self._output_shapes[i], self.output_dtypes[i])
+        for i, result in zip(wanted, results, strict=True):
             self._outputs[i] = ffi.from_buffer(result)
-            results.append(result)
         status = lib.frugal_session_run(self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error)
         if status != lib.FRUGAL_OK:
             check(status, self._error, self.plan)
-        return results
 
 
-def _nbytes(shape: Shape, dtype: np.dtype[Any]) -> int:
-    count = dtype.itemsize
+def _view_shape(view: memoryview, rank: int) -> Shape:
+    """The shape of a buffer; a memoryview of one element stands for a scalar too."""
+    return () if rank == 0 and view.nbytes == view.itemsize else tuple(view.shape or ())
+
+
+def _nbytes(shape: Shape, dtype: int) -> int:
+    count = ITEM_BYTES[dtype]
     for dim in shape:
         count *= dim
     return count

@@ -11,16 +11,17 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .bindings import library
 from .bindings.plan import DTYPES, Tensor
 from .bindings.session import Session
 from .errors import FrugalError, InvalidArgument
 from .plan import Plan, has_magic, is_plan
+
+if TYPE_CHECKING:  # imported by run(), not by run_buffers()
+    import numpy as np
+    import numpy.typing as npt
 
 PROVIDERS = ["FrugalExecutionProvider", "CPUExecutionProvider"]
 
@@ -205,18 +206,36 @@ class InferenceSession:
             return self._session.run(arrays)
         return self._named(self._session, arrays, output_names)
 
-    def _arrays(self, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
-        names = self._input_names
-        if len(feed) != len(names):
+    def run_buffers(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[memoryview]:
+        """`run` for programs that do without numpy, whose import takes longer than opening and running a small plan.
+
+        Inputs are objects with the buffer protocol of exactly the element type (array.array, memoryview, an array of any
+        library), or nested lists of numbers; outputs are memoryviews of the output's shape and struct code (float16 as its bits,
+        "H"; a scalar or an empty output has one dimension).  Raises as run().
+        """
+        values = self._values(input_feed)
+        if not output_names:
+            return self._session.run_buffers(values)
+        wanted = self._wanted(output_names)
+        results = dict(zip(wanted, self._session.run_buffers(values, wanted), strict=True))
+        return [results[self._output_index[name]] for name in output_names]
+
+    def _values(self, feed: Mapping[str, Any]) -> list[Any]:
+        if len(feed) != len(self._input_names):
             self._check_names(feed)
         try:
-            arrays = [feed[name] for name in names]
+            return [feed[name] for name in self._input_names]
         except KeyError:
             self._check_names(feed)
             raise
+
+    def _arrays(self, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        import numpy as np
+
+        arrays = self._values(feed)
         for i, value in enumerate(arrays):
             if type(value) is not np.ndarray:
-                arrays[i] = _array(names[i], value, self._session.input_dtypes[i])
+                arrays[i] = _array(self._input_names[i], value, self._session.input_dtypes[i])
         return arrays
 
     def _check_names(self, feed: Mapping[str, Any]) -> None:
@@ -227,13 +246,17 @@ class InferenceSession:
         if unknown:
             raise InvalidArgument(f"Invalid input name: {unknown[0]} (the inputs are {self._input_names})")
 
-    def _named(self, session: Session, arrays: list[npt.NDArray[Any]], output_names: Sequence[str]) -> list[npt.NDArray[Any]]:
+    def _wanted(self, output_names: Sequence[str]) -> list[int]:
+        """Indices of outputs by name, each once, ascending."""
         if isinstance(output_names, str):
             raise TypeError(f"output_names must be a sequence of names, got the string {output_names!r}")
         for name in output_names:
             if name not in self._output_index:
                 raise InvalidArgument(f"Invalid output name: {name} (the outputs are {list(self._output_index)})")
-        wanted = sorted({self._output_index[name] for name in output_names})
+        return sorted({self._output_index[name] for name in output_names})
+
+    def _named(self, session: Session, arrays: list[npt.NDArray[Any]], output_names: Sequence[str]) -> list[npt.NDArray[Any]]:
+        wanted = self._wanted(output_names)
         results = dict(zip(wanted, session.run(arrays, wanted), strict=True))
         return [results[self._output_index[name]] for name in output_names]
 
@@ -336,6 +359,8 @@ def _array(name: str, value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """value as an array: lists become `dtype` where their values fit, what has a dtype of its own keeps it."""
     if value is None:
         raise InvalidArgument(f"input {name!r}: want {dtype}, got None")
+    import numpy as np
+
     try:
         array = np.asarray(value)
     except ValueError as e:  # a ragged list
@@ -352,6 +377,8 @@ def _fits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
     if array.dtype.kind not in {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}[dtype.kind]:
         return False
     if dtype.kind in "iu":
+        import numpy as np
+
         return bool(np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max)
     return True
 
