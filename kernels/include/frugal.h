@@ -21,25 +21,25 @@
 
 typedef enum frugal_status {
     FRUGAL_OK = 0,
-    FRUGAL_BAD_PLAN = 1,     /* the bytes are not a valid plan (offset, size, index, count, attribute) */
-    FRUGAL_BAD_VERSION = 2,  /* a plan of a version this library does not read */
-    FRUGAL_BAD_INPUT = 3,    /* a shape or value given to resolve or run does not fit the plan */
-    FRUGAL_BAD_SHAPE = 4,    /* shapes inside the plan contradict each other once the symbols are known */
-    FRUGAL_TOO_BIG = 5,      /* more memory than the limit given to frugal_session_init */
-    FRUGAL_BAD_ARG = 6,      /* null pointer, buffer too small or not aligned: a mistake of the caller */
-    FRUGAL_NO_ISA = 7,       /* this instruction set is not in this build or not on this CPU */
-    FRUGAL_UNSUPPORTED = 8   /* an operation, data type or layout this build does not have */
+    FRUGAL_BAD_PLAN = 1,    /* the bytes are not a valid plan (offset, size, index, count, attribute) */
+    FRUGAL_BAD_VERSION = 2, /* a plan of a version this library does not read */
+    FRUGAL_BAD_INPUT = 3,   /* a shape or value given to resolve or run does not fit the plan */
+    FRUGAL_BAD_SHAPE = 4,   /* shapes inside the plan contradict each other once the symbols are known */
+    FRUGAL_TOO_BIG = 5,     /* more memory than the limit given to frugal_session_init */
+    FRUGAL_BAD_ARG = 6,     /* null pointer, buffer too small or not aligned: a mistake of the caller */
+    FRUGAL_NO_ISA = 7,      /* this instruction set is not in this build or not on this CPU */
+    FRUGAL_UNSUPPORTED = 8  /* an operation, data type or layout this build does not have */
 } frugal_status;
 
 /* Filled whenever a function returns other than FRUGAL_OK (err may be NULL). */
 typedef struct frugal_error {
-    int32_t status;   /* frugal_status */
-    int32_t step;     /* index of the step at fault, or -1 */
-    int32_t tensor;   /* index of the tensor at fault, or -1 */
-    int32_t input;    /* index of the model input at fault, or -1 */
-    int32_t axis;     /* axis at fault, or -1 */
+    int32_t status; /* frugal_status */
+    int32_t step;   /* index of the step at fault, or -1 */
+    int32_t tensor; /* index of the tensor at fault, or -1 */
+    int32_t input;  /* index of the model input at fault, or -1 */
+    int32_t axis;   /* axis at fault, or -1 */
     int32_t reserved;
-    int64_t want;     /* what was needed and what was found, when `what` speaks of them; else 0 */
+    int64_t want; /* what was needed and what was found, when `what` speaks of them; else 0 */
     int64_t got;
     const char *what; /* a static English sentence without numbers; never NULL */
 } frugal_error;
@@ -82,17 +82,18 @@ int32_t frugal_plan_output(const frugal_plan *plan, uint32_t i);
 
 /* Memory that frugal_session_init needs. */
 size_t frugal_session_bytes(const frugal_plan *plan);
-/* isa: from frugal_isa_find; pool: NULL for the calling thread alone; limit: the largest arena in bytes that resolve may ask for. */
-frugal_status frugal_session_init(frugal_session **s, void *mem, size_t mem_bytes, const frugal_plan *plan,
-                                  const frugal_isa *isa, frugal_pool *pool, uint64_t limit, frugal_error *err);
+/* isa: from frugal_isa_find; pool: NULL for the calling thread alone; limit: the largest arena in bytes that resolve may ask for.
+ */
+frugal_status frugal_session_init(frugal_session **s, void *mem, size_t mem_bytes, const frugal_plan *plan, const frugal_isa *isa,
+                                  frugal_pool *pool, uint64_t limit, frugal_error *err);
 /* dims: the shapes of all inputs one after another (rank of each is in the plan).  Evaluates every symbolic dim, checks every
  * step's shapes, plans the arena. */
 frugal_status frugal_session_resolve(frugal_session *s, const int64_t *dims, frugal_error *err);
 size_t frugal_session_arena_bytes(const frugal_session *s);
 /* Shape of tensor t after resolve: writes rank values, returns the rank, or -1. */
 int32_t frugal_session_shape(const frugal_session *s, int32_t t, int64_t *dims);
-/* inputs[i], outputs[i]: dense row-major, element-aligned, of the resolved shapes.  outputs[i] may be NULL: not computed for the caller.
- * Inputs are read only; outputs must not overlap inputs.  Not reentrant for one session. */
+/* inputs[i], outputs[i]: dense row-major, element-aligned, of the resolved shapes.  outputs[i] may be NULL: not computed for the
+ * caller. Inputs are read only; outputs must not overlap inputs.  Not reentrant for one session. */
 frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_bytes, const void *const *inputs,
                                  void *const *outputs, frugal_error *err);
 /* Step records: clock returns nanoseconds; records has room for plan->n_steps; NULL switches recording off. */

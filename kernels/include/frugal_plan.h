@@ -25,7 +25,7 @@ typedef struct frugal_plan_header {
 _Static_assert(sizeof(frugal_plan_header) == 64, "plan header");
 
 enum frugal_section_kind {
-    FRUGAL_SECTION_META = 1,    /* JSON: producer, source hash, options */
+    FRUGAL_SECTION_META = 1, /* JSON: producer, source hash, options */
     FRUGAL_SECTION_TEXT = 2,
     FRUGAL_SECTION_DIMS = 3,    /* frugal_plan_dim */
     FRUGAL_SECTION_TENSORS = 4, /* frugal_plan_tensor */
@@ -45,18 +45,19 @@ typedef struct frugal_plan_section {
 } frugal_plan_section;
 _Static_assert(sizeof(frugal_plan_section) == 64, "plan section");
 
-enum frugal_dim_op { /* a and b are dims, except for INPUT; every result must lie in [0, FRUGAL_MAX_DIM], SUB and ADD_CONST included */
-    FRUGAL_DIM_INPUT = 0,     /* axis b of model input a (plain numbers) */
-    FRUGAL_DIM_ADD = 1,
-    FRUGAL_DIM_SUB = 2,
-    FRUGAL_DIM_MUL = 3,
-    FRUGAL_DIM_DIV = 4,       /* floor(a / b), b > 0 */
-    FRUGAL_DIM_CEIL_DIV = 5,  /* b > 0 */
-    FRUGAL_DIM_MOD = 6,       /* b > 0 */
-    FRUGAL_DIM_MIN = 7,
-    FRUGAL_DIM_MAX = 8,
-    FRUGAL_DIM_SUB0 = 9,      /* max(a - b, 0) */
-    FRUGAL_DIM_BROADCAST = 10 /* a if b is 1; b if a is 1 or a equals b; otherwise an error */
+enum frugal_dim_op { /* a and b are dims, except for INPUT; every result must lie in [0, FRUGAL_MAX_DIM], SUB and ADD_CONST
+                        included */
+                     FRUGAL_DIM_INPUT = 0, /* axis b of model input a (plain numbers) */
+                     FRUGAL_DIM_ADD = 1,
+                     FRUGAL_DIM_SUB = 2,
+                     FRUGAL_DIM_MUL = 3,
+                     FRUGAL_DIM_DIV = 4,      /* floor(a / b), b > 0 */
+                     FRUGAL_DIM_CEIL_DIV = 5, /* b > 0 */
+                     FRUGAL_DIM_MOD = 6,      /* b > 0 */
+                     FRUGAL_DIM_MIN = 7,
+                     FRUGAL_DIM_MAX = 8,
+                     FRUGAL_DIM_SUB0 = 9,      /* max(a - b, 0) */
+                     FRUGAL_DIM_BROADCAST = 10 /* a if b is 1; b if a is 1 or a equals b; otherwise an error */
 };
 
 typedef struct frugal_plan_dim {
@@ -82,8 +83,8 @@ enum frugal_layout {
     FRUGAL_F32_P16 = 1, /* float32 [np/16][k][16]                                       bytes 4 * np * k */
     FRUGAL_W8_P16 = 2,  /* int8 in [-127, 127], [np/16][kp/4][16][4]                    bytes np * kp */
     FRUGAL_W4_P16 = 3,  /* uint8 [np/16][kp/32] blocks of 304 bytes: 256 of codes, fp16 scale[16], uint8 zero[16] (0..15).
-                         * code byte 64 v + 4 r + j (v 0..3, r 0..15, j 0..3): low nibble k = 4 v + j, high nibble k = 16 + 4 v + j,
-                         * of row r.  w = scale * (code - zero).                        bytes np/16 * kp/32 * 304 */
+                         * code byte 64 v + 4 r + j (v 0..3, r 0..15, j 0..3): low nibble k = 4 v + j, high nibble k = 16 + 4 v +
+                         * j, of row r.  w = scale * (code - zero).                        bytes np/16 * kp/32 * 304 */
     /* Quantized activations, dtype int8, temporaries only, logical dims [.., k]; m = product of the other dims:
      * int8 q[m][kp] in [-127, 127] (zero beyond k), then at the next multiple of 64 float32 scale[m] or scale[m][kp/32],
      * then at the next multiple of 64 int32 sum[m][kp/32] (sums of q over blocks of 32). */
@@ -118,28 +119,69 @@ _Static_assert(sizeof(frugal_plan_step) == 32, "plan step");
 /* Elementwise functions.  UNARY_* of float32 (also float64 where nothing else is said); p, q: attributes 1 and 2. */
 enum frugal_unary {
     FRUGAL_U_COPY = 0, /* any dtype */
-    FRUGAL_U_NEG = 1, FRUGAL_U_ABS = 2, FRUGAL_U_SIGN = 3, /* also integers */
-    FRUGAL_U_SQRT = 4, FRUGAL_U_RECIPROCAL = 5, FRUGAL_U_FLOOR = 6, FRUGAL_U_CEIL = 7, FRUGAL_U_ROUND = 8, /* half to even */
-    FRUGAL_U_EXP = 9, FRUGAL_U_LOG = 10, FRUGAL_U_ERF = 11, FRUGAL_U_TANH = 12, FRUGAL_U_SIGMOID = 13,
-    FRUGAL_U_RELU = 14, FRUGAL_U_LEAKY_RELU = 15 /* p */, FRUGAL_U_CLIP = 16 /* p low, q high; also integers */,
-    FRUGAL_U_GELU = 17, /* x/2 (1 + erf(x/sqrt 2)) */ FRUGAL_U_GELU_TANH = 18, FRUGAL_U_SILU = 19,
-    FRUGAL_U_SIN = 20, FRUGAL_U_COS = 21, FRUGAL_U_NOT = 22, /* bool */ FRUGAL_U_SOFTPLUS = 23, FRUGAL_U_ELU = 24 /* p */,
-    FRUGAL_U_HARD_SIGMOID = 25, /* max(0, min(1, p x + q)) */ FRUGAL_U_HARD_SWISH = 26, FRUGAL_U_ISNAN = 27, /* -> bool */
+    FRUGAL_U_NEG = 1,
+    FRUGAL_U_ABS = 2,
+    FRUGAL_U_SIGN = 3, /* also integers */
+    FRUGAL_U_SQRT = 4,
+    FRUGAL_U_RECIPROCAL = 5,
+    FRUGAL_U_FLOOR = 6,
+    FRUGAL_U_CEIL = 7,
+    FRUGAL_U_ROUND = 8, /* half to even */
+    FRUGAL_U_EXP = 9,
+    FRUGAL_U_LOG = 10,
+    FRUGAL_U_ERF = 11,
+    FRUGAL_U_TANH = 12,
+    FRUGAL_U_SIGMOID = 13,
+    FRUGAL_U_RELU = 14,
+    FRUGAL_U_LEAKY_RELU = 15 /* p */,
+    FRUGAL_U_CLIP = 16 /* p low, q high; also integers */,
+    FRUGAL_U_GELU = 17,
+    /* x/2 (1 + erf(x/sqrt 2)) */ FRUGAL_U_GELU_TANH = 18,
+    FRUGAL_U_SILU = 19,
+    FRUGAL_U_SIN = 20,
+    FRUGAL_U_COS = 21,
+    FRUGAL_U_NOT = 22,
+    /* bool */ FRUGAL_U_SOFTPLUS = 23,
+    FRUGAL_U_ELU = 24 /* p */,
+    FRUGAL_U_HARD_SIGMOID = 25,
+    /* max(0, min(1, p x + q)) */ FRUGAL_U_HARD_SWISH = 26,
+    FRUGAL_U_ISNAN = 27, /* -> bool */
     FRUGAL_UNARY_COUNT = 28
 };
 enum frugal_binary { /* float32, float64, int32, int64 (and other integers for ADD..MAX); comparisons give bool */
-    FRUGAL_B_ADD = 0, FRUGAL_B_SUB = 1, FRUGAL_B_MUL = 2, FRUGAL_B_DIV = 3, /* integers: toward zero; by zero gives 0 */
-    FRUGAL_B_MIN = 4, FRUGAL_B_MAX = 5, FRUGAL_B_POW = 6, FRUGAL_B_MOD = 7, /* sign of the divisor, as Python; integers */
-    FRUGAL_B_FMOD = 8, FRUGAL_B_EQUAL = 9, FRUGAL_B_LESS = 10, FRUGAL_B_LESS_EQUAL = 11, FRUGAL_B_GREATER = 12,
-    FRUGAL_B_GREATER_EQUAL = 13, FRUGAL_B_AND = 14, FRUGAL_B_OR = 15, FRUGAL_B_XOR = 16, /* bool */
-    FRUGAL_BINARY_COUNT = 17
+                     FRUGAL_B_ADD = 0,
+                     FRUGAL_B_SUB = 1,
+                     FRUGAL_B_MUL = 2,
+                     FRUGAL_B_DIV = 3, /* integers: toward zero; by zero gives 0 */
+                     FRUGAL_B_MIN = 4,
+                     FRUGAL_B_MAX = 5,
+                     FRUGAL_B_POW = 6,
+                     FRUGAL_B_MOD = 7, /* sign of the divisor, as Python; integers */
+                     FRUGAL_B_FMOD = 8,
+                     FRUGAL_B_EQUAL = 9,
+                     FRUGAL_B_LESS = 10,
+                     FRUGAL_B_LESS_EQUAL = 11,
+                     FRUGAL_B_GREATER = 12,
+                     FRUGAL_B_GREATER_EQUAL = 13,
+                     FRUGAL_B_AND = 14,
+                     FRUGAL_B_OR = 15,
+                     FRUGAL_B_XOR = 16, /* bool */
+                     FRUGAL_BINARY_COUNT = 17
 };
 enum frugal_reduce {
-    FRUGAL_R_SUM = 0, FRUGAL_R_MEAN = 1, FRUGAL_R_MAX = 2, FRUGAL_R_MIN = 3, FRUGAL_R_PROD = 4, FRUGAL_R_SUM_SQUARE = 5,
-    FRUGAL_R_L1 = 6, FRUGAL_R_L2 = 7, FRUGAL_REDUCE_COUNT = 8
+    FRUGAL_R_SUM = 0,
+    FRUGAL_R_MEAN = 1,
+    FRUGAL_R_MAX = 2,
+    FRUGAL_R_MIN = 3,
+    FRUGAL_R_PROD = 4,
+    FRUGAL_R_SUM_SQUARE = 5,
+    FRUGAL_R_L1 = 6,
+    FRUGAL_R_L2 = 7,
+    FRUGAL_REDUCE_COUNT = 8
 };
 
-/* Steps.  x?: optional operand (-1 when absent).  [..]: shapes; dims with one letter must agree.  d: an attribute that is a dim. */
+/* Steps.  x?: optional operand (-1 when absent).  [..]: shapes; dims with one letter must agree.  d: an attribute that is a dim.
+ */
 enum frugal_op {
     /* in x; out y, same shape.  attrs kind, p (float), q (float). */
     FRUGAL_OP_UNARY = 0,
@@ -147,7 +189,8 @@ enum frugal_op {
     FRUGAL_OP_BINARY = 1,
     /* in condition (bool), a, b; out y broadcast.  a, b, y of one dtype of any size. */
     FRUGAL_OP_WHERE = 2,
-    /* in x; out y of the same shape and another dtype.  float -> integer truncates and saturates, NaN gives 0; to bool: x != 0. */
+    /* in x; out y of the same shape and another dtype.  float -> integer truncates and saturates, NaN gives 0; to bool: x != 0.
+     */
     FRUGAL_OP_CAST = 3,
     /* in x; out y with y.dims[i] = x.dims[perm[i]].  attrs perm[rank]. */
     FRUGAL_OP_TRANSPOSE = 4,
@@ -158,8 +201,8 @@ enum frugal_op {
     FRUGAL_OP_SLICE = 6,
     /* in x0..xn; out y, the concatenation along axis.  attrs axis. */
     FRUGAL_OP_CONCAT = 7,
-    /* in table, ids (int32 or int64, may be negative: counted from the end); out y = table.dims[:axis] + ids.dims + table.dims[axis+1:].
-     * attrs axis.  An id outside [-n, n) is FRUGAL_BAD_INPUT. */
+    /* in table, ids (int32 or int64, may be negative: counted from the end); out y = table.dims[:axis] + ids.dims +
+     * table.dims[axis+1:]. attrs axis.  An id outside [-n, n) is FRUGAL_BAD_INPUT. */
     FRUGAL_OP_GATHER = 8,
     /* in table int8 [v, k], scale float32 or float16 [v, g] with k a multiple of g, ids; out y float32 ids.dims + [k];
      * y = (float)q * scale of its group of k/g.  No attrs. */
@@ -176,8 +219,8 @@ enum frugal_op {
     FRUGAL_OP_REDUCE = 13,
     /* in x float32; out y.  Over `axis`.  attrs axis, log (0 or 1: log-softmax). */
     FRUGAL_OP_SOFTMAX = 14,
-    /* in x [.., n], residual? [.., n], gamma [n], beta? [n]; out y.  Normalizes x + residual over the last axis.  attrs eps (float).
-     * All float32. */
+    /* in x [.., n], residual? [.., n], gamma [n], beta? [n]; out y.  Normalizes x + residual over the last axis.  attrs eps
+     * (float). All float32. */
     FRUGAL_OP_LAYER_NORM = 15,
     /* the same without subtracting the mean: y = v / sqrt(mean(v^2) + eps) * gamma. */
     FRUGAL_OP_RMS_NORM = 16,
@@ -188,24 +231,26 @@ enum frugal_op {
      * x: float32 [.., k] with w F32_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
      * attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up to 16. */
     FRUGAL_OP_LINEAR = 18,
-    /* in a float32 [.., m, k], b float32 [.., k, n] (batch dims broadcast), out y.  attrs transpose_b (b is [.., n, k]), alpha (float):
-     * y = alpha * (a b). */
+    /* in a float32 [.., m, k], b float32 [.., k, n] (batch dims broadcast), out y.  attrs transpose_b (b is [.., n, k]), alpha
+     * (float): y = alpha * (a b). */
     FRUGAL_OP_MATMUL = 19,
     /* in q float32, k, v float32, mask? (bool or float32, broadcastable from the right to [b, h, s, t]); out y as q.
      * attrs heads h, kv_heads g, scale (float), causal (0, 1 or 2), softcap (float, 0: none), fused (0 or 1).
      * fused 0: q [b, s, h*d], k [b, t, g*d], v [b, t, g*e], y [b, s, h*e].
      * fused 1: q is [b, s, h*d + g*d + g*e], the three side by side (d = e), k and v absent, t = s, y [b, s, h*d].
-     * Query i sees key j when causal is 0, or 1 and j <= i + (t - s), or 2 and j <= i.  A bool mask keeps where true; a float mask is added.
-     * A row that sees no key gives 0. */
+     * Query i sees key j when causal is 0, or 1 and j <= i + (t - s), or 2 and j <= i.  A bool mask keeps where true; a float
+     * mask is added. A row that sees no key gives 0. */
     FRUGAL_OP_ATTENTION = 20,
     /* in x, out y: running sum along axis, ascending.  attrs axis, exclusive, reverse.  float32, int32, int64. */
     FRUGAL_OP_CUMSUM = 21,
     /* in x float32, scale float32, zero? (dtype of y); out y int8 or uint8.  attrs axis, block.  scale has one element, or
      * x.dims[axis] (block 0), or the shape of x with ceil(dims[axis]/block).  y = saturate(round_half_even(x / scale) + zero). */
     FRUGAL_OP_QUANTIZE = 22,
-    /* in x int8, uint8 or int32, scale float32, zero? (dtype of x); out y float32.  attrs axis, block.  y = (float)(x - zero) * scale. */
+    /* in x int8, uint8 or int32, scale float32, zero? (dtype of x); out y float32.  attrs axis, block.  y = (float)(x - zero) *
+       scale. */
     FRUGAL_OP_DEQUANTIZE = 23,
-    /* in x; out y int64 with `axis` of length 1: index of the first largest (smallest).  attrs axis, smallest (0, 1), last (0, 1). */
+    /* in x; out y int64 with `axis` of length 1: index of the first largest (smallest).  attrs axis, smallest (0, 1), last (0,
+       1). */
     FRUGAL_OP_ARG = 24,
     FRUGAL_OP_COUNT = 25
 };

@@ -1,7 +1,7 @@
 /* isa.h - one table of functions per instruction set; the executor calls nothing else that depends on the CPU.
  *
- * isa/scalar.c is the definition: every other file gives the same bytes for every input (NaN payloads apart).  The rules that make
- * that possible:
+ * isa/scalar.c is the definition: every other file gives the same bytes for every input (NaN payloads apart).  The rules that
+ * make that possible:
  *   - integer dots are exact; int32 cannot overflow (k <= FR_MAX_K);
  *   - a float dot is one fmaf chain over ascending k, starting from 0: vectorise over outputs, never over k;
  *   - a float sum over a row has 16 lanes: lane j adds the elements i with i mod 16 = j in ascending order, starting from 0; then
@@ -22,9 +22,9 @@ enum { FR_PANEL = 16, FR_BLOCK = 32, FR_W4_BLOCK = 304, FR_MAX_K = 131072 };
 
 /* Quantized activations: layouts A8_TOKEN and A8_BLOCK of frugal_plan.h.  kp = k rounded up to 32, nb = kp / 32. */
 typedef struct fr_act8 {
-    const int8_t *q;      /* [m][kp], in [-127, 127] */
-    const float *scale;   /* [m] or, blocked, [m][nb] */
-    const int32_t *sum;   /* [m][nb] */
+    const int8_t *q;    /* [m][kp], in [-127, 127] */
+    const float *scale; /* [m] or, blocked, [m][nb] */
+    const int32_t *sum; /* [m][nb] */
     int64_t m, kp;
     int blocked;
 } fr_act8;
@@ -34,7 +34,7 @@ typedef struct fr_epilogue {
     const float *bias;     /* [np] or NULL */
     const float *residual; /* or NULL; never overlaps y unless it is y itself with the same ld */
     int64_t ld;
-    int act;               /* frugal_unary without parameters; FRUGAL_U_COPY for none */
+    int act; /* frugal_unary without parameters; FRUGAL_U_COPY for none */
 } fr_epilogue;
 
 struct frugal_isa {
@@ -45,37 +45,39 @@ struct frugal_isa {
     int64_t chunk;
 
     /* y[i*ldy + j] for i < m, j < n:  v = sum over k of a[i*lda + kk] * b[(j/16)*bp + kk*bk + j%16], one fmaf chain, ascending;
-     * v = alpha * v when alpha != 1; then the epilogue.  b is readable for whole panels of 16 columns; y is written for j < n only.
-     * Packed weights: bk = 16, bp = 16 * k; a row-major [k][ldb] matrix: bk = ldb, bp = 16. */
-    void (*gemm_f32)(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m, int64_t n,
-                     int64_t k, float alpha, const fr_epilogue *e);
+     * v = alpha * v when alpha != 1; then the epilogue.  b is readable for whole panels of 16 columns; y is written for j < n
+     * only. Packed weights: bk = 16, bp = 16 * k; a row-major [k][ldb] matrix: bk = ldb, bp = 16. */
+    void (*gemm_f32)(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e);
     /* Tokens m0 <= i < m1, panels p0 <= p < p1 of W8_P16; row r = 16 p + ..., written where r < n:  y[i*ldy + r] =
      * token:   v = (float)(sum over k of w * q) * (wscale[r] * scale[i])
      * blocked: v = 0; for b ascending: v = fmaf(scale[i][b], (float)(dot of block b), v);  v = v * wscale[r]
      * then the epilogue (e->residual and y are indexed from token 0). */
-    void (*gemm_w8)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale, int64_t p0,
-                    int64_t p1, int64_t n, const fr_epilogue *e, void *scratch);
+    void (*gemm_w8)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch);
     /* W4_P16:  v = 0; for b ascending: d = sum of code * q - zero * sum[i][b];  v = fmaf(wscale * s, (float)d, v), where s is
      * scale[i][b] (blocked) or scale[i]; wscale the fp16 value.  Scales are finite halves, subnormals allowed. */
-    void (*gemm_w4)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1, int64_t n,
-                    const fr_epilogue *e, void *scratch);
+    void (*gemm_w4)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch);
 
     /* One row of k floats to q[kp], sum[nb], scale[1] or (blocked) scale[nb].  For each token or block:
      * a = max |x| (compared as the int32 of the bits with the sign cleared, so that NaN > inf > numbers);
      * a NaN or inf: q = 0, scale = NaN (0x7fc00000);  a < 2^-100: q = 0, scale = 0;
      * else scale = a * (1/127 rounded to float), i = 127 / a, q = rintf(x * i) limited to [-127, 127]. */
     void (*quantize)(int8_t *q, float *scale, int32_t *sum, const float *x, int64_t k, int blocked);
-    /* The same with a given scale s > 0 (static): q = rintf(x * (1/s)) limited to [-127, 127], a NaN gives 0.  Writes scale[0] = s. */
+    /* The same with a given scale s > 0 (static): q = rintf(x * (1/s)) limited to [-127, 127], a NaN gives 0.  Writes scale[0] =
+     * s. */
     void (*quantize_static)(int8_t *q, float *scale, int32_t *sum, const float *x, int64_t k, float s);
 
-    /* v = x + residual (residual may be NULL); mean = sum(v) / n; u = v - mean; var = sum(u * u) / n (product rounded, then added);
-     * y = u * (1 / sqrtf(var + eps)) * gamma + beta, in that order, each operation rounded; beta may be NULL (then no addition).
-     * y may be x or residual. */
-    void (*layer_norm)(float *y, const float *x, const float *residual, const float *gamma, const float *beta, int64_t n, float eps);
+    /* v = x + residual (residual may be NULL); mean = sum(v) / n; u = v - mean; var = sum(u * u) / n (product rounded, then
+     * added); y = u * (1 / sqrtf(var + eps)) * gamma + beta, in that order, each operation rounded; beta may be NULL (then no
+     * addition). y may be x or residual. */
+    void (*layer_norm)(float *y, const float *x, const float *residual, const float *gamma, const float *beta, int64_t n,
+                       float eps);
     /* v = x + residual; y = v * (1 / sqrtf(sum(v * v) / n + eps)) * gamma. */
     void (*rms_norm)(float *y, const float *x, const float *residual, const float *gamma, int64_t n, float eps);
-    /* x[i] = fr_exp(x[i] - max), returns their sum (16 lanes).  -inf gives 0; a row of only -inf becomes zeros, sum 0; a NaN makes all NaN.
-     * Appending -inf elements changes no bit of the others, nor of the sum. */
+    /* x[i] = fr_exp(x[i] - max), returns their sum (16 lanes).  -inf gives 0; a row of only -inf becomes zeros, sum 0; a NaN
+     * makes all NaN. Appending -inf elements changes no bit of the others, nor of the sum. */
     float (*softmax)(float *x, int64_t n);
     /* y = f(x), f one of enum frugal_unary on float32 with parameters p, q; y may be x. */
     void (*unary)(int kind, float *y, const float *x, int64_t n, float p, float q);

@@ -22,7 +22,7 @@ typedef struct attention {
     int64_t mask_step[4];               /* elements a step of b, h, s, t; 0 where broadcast */
     int64_t rows, tiles, parts, tp, ep; /* rows of a tile, tiles and tasks of one key head */
     float scale, softcap;
-    int64_t ahead;                      /* causal: query i sees keys 0 .. i + ahead */
+    int64_t ahead; /* causal: query i sees keys 0 .. i + ahead */
     bool causal, copy_v;
 } attention;
 
