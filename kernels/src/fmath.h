@@ -215,8 +215,8 @@ static inline float fr_erf(float x) {
 #define FR_GELU_END 12.5f
 
 /* gelu x = x/2 (1 + erf(x / sqrt 2)) = max(x, 0) - a erfc(a / sqrt 2) / 2, a = |x|, and erfc(a / sqrt 2) / 2 = 2^(a Q(a) - 1).
- * Error < 2e-7 max(1, |x|), without the cancellation of the first form; for x <= -12.5 it is 0, gelu(inf) = inf, gelu(-inf) = 0.
- */
+ * Error < 2e-7 max(1, |x|), without the cancellation of the first form; of the small results at -4, -6, -10 the relative error
+ * is 1e-4, 1 %, 20 %.  For x <= -12.5 it is 0, gelu(inf) = inf, gelu(-inf) = 0. */
 static inline float fr_gelu(float x) {
     float a = fr_min(FR_GELU_END, fr_abs(x));
     float q = FR_GELU_C8;
