@@ -125,8 +125,9 @@ def test_same_as_optimum(minilm: Path, minilm_onnx: Path, tmp_path: Path) -> Non
     pytest.importorskip("optimum.exporters.onnx", reason="the extra `export` (optimum-onnx, torch) is not installed")
     import json
 
-    import frugal
     from frugal.quantize.optimum_export import export_with_optimum
+
+    import frugal
 
     config = json.loads((minilm / "config.json").read_text())
     r = export_with_optimum(minilm, tmp_path / "opt", config, None, 24, "asked for by a test")
