@@ -215,26 +215,34 @@ INLINE void w8_tile(float *t, const int16_t *d, const float *wscale, const int16
         vst(t + 16 * i + 8, vmul(vcvt(s1[i]), vmul(vld(wscale + 8), vset(scale[i]))));
     }
 }
-/* The blocked form, 8 rows x N tokens: the int32 dot of a block and the float sum both stay in registers. */
+/* The blocked form, 16 rows x N <= 3 tokens: the int32 dots of a block and the float sums both stay in registers, and a step of
+ * 2 k loads 2 weights and N tokens for 2 N products (8 rows x 6 tokens would load 7 for 6, more than two load ports can give). */
 INLINE void w8_tile_blocked(float *t, const int16_t *d, const float *wscale, const int16_t *x, const float *scale, int64_t kp,
                             const int N) {
     const int64_t nb = kp / FR_BLOCK;
-    vf f[6];
-    vi s[6];
-    UNROLL for (int i = 0; i < N; i++) { f[i] = vset(0.0f); }
+    vf f0[3], f1[3];
+    vi s0[3], s1[3];
+    UNROLL for (int i = 0; i < N; i++) { f0[i] = f1[i] = vset(0.0f); }
     for (int64_t b = 0; b < nb; b++, x += FR_BLOCK) {
+        UNROLL for (int i = 0; i < N; i++) { s0[i] = s1[i] = viset(0); }
+        UNROLL for (int k = 0; k < FR_BLOCK; k += 2, d += 32) {
+            const vi w0 = LD(d), w1 = LD(d + 16);
+            UNROLL for (int i = 0; i < N; i++) {
+                const vi q = bc4(x + i * kp + k);
+                MAC(s0[i], w0, q);
+                MAC(s1[i], w1, q);
+            }
+        }
         UNROLL for (int i = 0; i < N; i++) {
-            s[i] = _mm256_madd_epi16(LD(d), bc4(x + i * kp));
-            KEEP(s[i]);
+            const vf s = vset(scale[i * nb + b]);
+            f0[i] = vfma(s, vcvt(s0[i]), f0[i]);
+            f1[i] = vfma(s, vcvt(s1[i]), f1[i]);
         }
-        d += 32;
-        UNROLL for (int k = 2; k < FR_BLOCK; k += 2, d += 32) {
-            const vi w0 = LD(d);
-            UNROLL for (int i = 0; i < N; i++) { MAC(s[i], w0, bc4(x + i * kp + k)); }
-        }
-        UNROLL for (int i = 0; i < N; i++) { f[i] = vfma(vset(scale[i * nb + b]), vcvt(s[i]), f[i]); }
     }
-    UNROLL for (int i = 0; i < N; i++) { vst(t + 16 * i, vmul(f[i], vld(wscale))); }
+    UNROLL for (int i = 0; i < N; i++) {
+        vst(t + 16 * i, vmul(f0[i], vld(wscale)));
+        vst(t + 16 * i + 8, vmul(f1[i], vld(wscale + 8)));
+    }
 }
 
 /* Few tokens, weights straight from memory: S distant streams of panels (stride bytes apart) x N tokens.  |q| is the unsigned
@@ -329,8 +337,11 @@ static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if (a->blocked) {                                                                                                        \
-            w8_tile_blocked(t + 16 * r, d, ws, x + r * kp, s, kp, N);                                                            \
-            w8_tile_blocked(t + 16 * r + 8, d + 16, ws + 8, x + r * kp, s, kp, N);                                               \
+            const int first = (N) > 3 ? ((N) + 1) / 2 : (N); /* at most 3 tokens a call */                                       \
+            w8_tile_blocked(t + 16 * r, d, ws, x + r * kp, s, kp, first);                                                        \
+            if ((N) > 3) {                                                                                                       \
+                w8_tile_blocked(t + 16 * (r + first), d, ws, x + (r + first) * kp, s + first * step, kp, (N) - first);           \
+            }                                                                                                                    \
         } else {                                                                                                                 \
             w8_tile(t + 16 * r, d, ws, x + r * kp, s, kp, N);                                                                    \
         }                                                                                                                        \
