@@ -1,5 +1,8 @@
 /* isa.c - which instruction sets this build and this CPU have, and finding one by name.  No state: the CPU is asked each time. */
 #include <string.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include "isa.h"
 
@@ -14,6 +17,16 @@ static int has_avx512vnni(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
+#if defined(__aarch64__)
+/* The kernel tells it on Linux; elsewhere we do not ask, and neon, which every aarch64 CPU has, is used. */
+static int has_dotprod(void) {
+#if defined(__linux__) && defined(HWCAP_ASIMDDP)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+    return 0;
+#endif
+}
+#endif
 static int has_all(void) { return 1; }
 
 /* Best first. */
@@ -24,6 +37,10 @@ static const struct {
 #if defined(__x86_64__) || defined(__i386__)
     {&fr_isa_avx512vnni, has_avx512vnni},
     {&fr_isa_avx2, has_avx2},
+#endif
+#if defined(__aarch64__)
+    {&fr_isa_dotprod, has_dotprod},
+    {&fr_isa_neon, has_all},
 #endif
     {&fr_isa_scalar, has_all},
 };

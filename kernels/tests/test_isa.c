@@ -199,18 +199,20 @@ static double naive(const problem *p, int64_t i, int64_t r) {
     v = (double)fr_unary(p->act, (float)v, 0, 0);
     return v + (p->in_place ? (double)p->y0[i * p->ldy + r] : p->residual ? (double)p->residual[i * p->ldy + r] : 0);
 }
+/* Not fmax: gcc 12 for aarch64 breaks off at a loop of it. */
+static double larger(double a, double b) { return a > b ? a : b; }
 static void check_naive(const problem *p, const float *y) {
     for (int t = 0; t < 3; t++) {
         int64_t i = upto(p->m), r = upto(p->n);
         double want = naive(p, i, r), got = (double)y[i * p->ldy + r], size = 1;
         for (int64_t k = 0; p->kind == F32 && k < p->k; k++) { /* cancellation: errors are relative to the largest term */
-            size = fmax(size, fabs((double)p->a[i * p->k + k]));
+            size = larger(size, fabs((double)p->a[i * p->k + k]));
         }
-        size = fmax(size, fabs(want));
+        size = larger(size, fabs(want));
         for (int64_t b = 0; p->kind == W4 && b < p->nb; b++) {
             uint16_t h;
             memcpy(&h, p->w4 + (r / 16 * p->nb + b) * FR_W4_BLOCK + 256 + 2 * (r % 16), 2);
-            size = fmax(size, fabs((double)fr_half_to_float(h)) * 15 * 4096);
+            size = larger(size, fabs((double)fr_half_to_float(h)) * 15 * 4096);
         }
         check(want != want || fabs(got - want) <= 3e-5 * size * sqrt((double)p->k), "naive product", "scalar", p->kind, i, r);
     }

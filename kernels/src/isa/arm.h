@@ -1,0 +1,402 @@
+/* arm.h - what the aarch64 files share: the vector operations of simd.h for 128-bit vectors, and every kernel around the int8
+ * dots.
+ *
+ * Before it, an instruction set's file defines TILE (tokens whose dots stay in registers), SUMS (int32 vectors of dot8's sums for
+ * a token), the types and the three operations declared below; after it, nothing but the table's name.
+ */
+#ifndef FRUGAL_ARM_H
+#define FRUGAL_ARM_H
+#include <arm_neon.h>
+#include <string.h>
+
+#include "../isa.h"
+
+enum { VW = 4 };
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+typedef uint32x4_t vm;
+#define OP static inline __attribute__((always_inline))
+OP vf vset(float x) { return vdupq_n_f32(x); }
+OP vi viset(int32_t x) { return vdupq_n_s32(x); }
+OP vf vld(const float *p) { return vld1q_f32(p); }
+OP void vst(float *p, vf v) { vst1q_f32(p, v); }
+/* The first n of 1 to 3 elements, then zeros. */
+OP vf vld_n(const float *p, int n) {
+    if (n == 1) {
+        return vld1q_lane_f32(p, vset(0.0f), 0);
+    }
+    const vf v = vcombine_f32(vld1_f32(p), vdup_n_f32(0.0f));
+    return n == 2 ? v : vld1q_lane_f32(p + 2, v, 2);
+}
+OP void vst_n(float *p, vf v, int n) {
+    if (n == 1) {
+        vst1q_lane_f32(p, v, 0);
+        return;
+    }
+    vst1_f32(p, vget_low_f32(v));
+    if (n == 3) {
+        vst1q_lane_f32(p + 2, v, 2);
+    }
+}
+OP vi vcasti(vf a) { return vreinterpretq_s32_f32(a); }
+OP vf vcastf(vi a) { return vreinterpretq_f32_s32(a); }
+OP vi viand(vi a, vi b) { return vandq_s32(a, b); }
+OP vi vior(vi a, vi b) { return vorrq_s32(a, b); }
+OP vi vixor(vi a, vi b) { return veorq_s32(a, b); }
+OP vi viadd(vi a, vi b) { return vaddq_s32(a, b); }
+OP vi visub(vi a, vi b) { return vsubq_s32(a, b); }
+OP vi vimax(vi a, vi b) { return vmaxq_s32(a, b); }
+#define vishl vshlq_n_s32
+#define visra vshrq_n_s32
+OP vf vkeep(vf v, int n) {
+    static const int32_t lane[4] = {0, 1, 2, 3};
+    return vcastf(viand(vcasti(v), vreinterpretq_s32_u32(vcltq_s32(vld1q_s32(lane), viset(n)))));
+}
+OP vf vadd(vf a, vf b) { return vaddq_f32(a, b); }
+OP vf vsub(vf a, vf b) { return vsubq_f32(a, b); }
+OP vf vmul(vf a, vf b) { return vmulq_f32(a, b); }
+OP vf vdiv(vf a, vf b) { return vdivq_f32(a, b); }
+OP vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+OP vf vfnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); } /* fma(-a, b, c) */
+/* Not fmax, which gives NaN when either is one: a > b ? a : b. */
+OP vf vmax(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+OP vf vmin(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+OP vf vsqrt(vf a) { return vsqrtq_f32(a); }
+OP vf vrint(vf a) { return vrndnq_f32(a); }
+OP vf vfloor(vf a) { return vrndmq_f32(a); }
+OP vf vcvt(vi a) { return vcvtq_f32_s32(a); }
+OP vm vlt(vf a, vf b) { return vcltq_f32(a, b); }
+OP vm vge(vf a, vf b) { return vcgeq_f32(a, b); }
+OP vm vne(vf a, vf b) { return vmvnq_u32(vceqq_f32(a, b)); }
+OP vm vodd(vi a) { return vtstq_s32(a, viset(1)); }
+OP vf vsel(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
+OP unsigned vbits(vm m) { return vmaxvq_u32(m); } /* not 0: some lane holds */
+/* Lanes j += j + 8, += j + 4, += j + 2, += j + 1. */
+OP float fold16(const vf v[4]) {
+    const vf a = vadd(vadd(v[0], v[2]), vadd(v[1], v[3]));
+    return vaddv_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a)));
+}
+OP float vmax_lanes(vf a) { return vmaxvq_f32(a); } /* no lane is a NaN */
+OP int32_t vimax_lanes(vi a) { return vmaxvq_s32(a); }
+/* 32 floats times inv to int8, nearest even (a NaN to 0); returns their sum. */
+OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
+    vi v[8];
+    int8x8_t b[4];
+    for (int i = 0; i < 8; i++) {
+        vf f = vmul(vld(x + 4 * i), vset(inv));
+        v[i] = vcvtnq_s32_f32(limit ? vmax(vset(-127.0f), vmin(vset(127.0f), f)) : f);
+    }
+    for (int i = 0; i < 4; i++) {
+        b[i] = vmovn_s16(vcombine_s16(vmovn_s32(v[2 * i]), vmovn_s32(v[2 * i + 1])));
+        vst1_s8(q + 8 * i, b[i]);
+    }
+    return vaddvq_s32(viadd(viadd(viadd(v[0], v[1]), viadd(v[2], v[3])), viadd(viadd(v[4], v[5]), viadd(v[6], v[7]))));
+}
+OP void vprefetchw(const float *p) { __builtin_prefetch(p, 1, 3); }
+OP void vprefetch(const float *p) { __builtin_prefetch(p, 0, 3); }
+#include "simd.h"
+
+/* Weights of a block of 32: groups g and g + 4 (g < 4) of 4 columns, rows 4 j .. 4 j + 3.  packed: nibbles, as in W4_P16; else
+ * bytes [8][16][4]. */
+typedef struct weights {
+    int8x16_t low, high;
+} weights;
+OP weights load_weights(const int8_t *w, int g, int j, const int packed) {
+    const int8_t *p = w + 64 * g + 16 * j;
+    if (packed) {
+        const uint8x16_t c = vreinterpretq_u8_s8(vld1q_s8(p));
+        return (weights){vreinterpretq_s8_u8(vandq_u8(c, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(c, 4))};
+    }
+    return (weights){vld1q_s8(p), vld1q_s8(p + 256)};
+}
+
+/* s[SUMS i + ..] += the dots of a block of W8_P16 and the 32 activations of N tokens, at x + i step. */
+INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int N);
+/* d[4 i + j] = rows 4 j .. 4 j + 3 of token i, of sums begun as zeros. */
+INLINE void dot8_rows(vi *d, const vi *s, const int N);
+/* The same for codes 0 .. 15, in rows at once: d[4 i + j] = dots of a block. */
+INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const int packed, const int N);
+
+/* ---- float32 ---- */
+
+/* P panels x N tokens, one accumulator per 4 columns; panel p's go to t + p ts. */
+INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k,
+                     float alpha, const int P, const int N) {
+    vf s[24];
+    UNROLL for (int i = 0; i < 4 * P * N; i++) { s[i] = vset(0.0f); }
+    for (int64_t kk = 0; kk < k; kk++, b += bk, a++) {
+        UNROLL for (int p = 0; p < P; p++) {
+            vf w[4];
+            UNROLL for (int j = 0; j < 4; j++) { w[j] = vld(b + p * bp + 4 * j); }
+            UNROLL for (int i = 0; i < N; i++) {
+                const float x = a[i * lda];
+                UNROLL for (int j = 0; j < 4; j++) { s[4 * (N * p + i) + j] = vfmaq_n_f32(s[4 * (N * p + i) + j], w[j], x); }
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < 4 * P * N; i++) {
+        vst(t + i / 4 / N * ts + i % (4 * N) * 4, alpha != 1.0f ? vmul(vset(alpha), s[i]) : s[i]);
+    }
+}
+
+typedef struct product {
+    float *y;
+    int64_t ldy;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t bk, bp, n, k;
+    float alpha;
+    const fr_epilogue *e;
+} product;
+/* Tokens i .. i + rows - 1, columns j .. j + 16 P - 1, by tiles of at most W tokens: the epilogue sees them all at once. */
+INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        const float *a = g->a + (i + r) * g->lda, *b = g->b + j / 16 * g->bp;
+        n = even(rows - r, W);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            f32_tile(t + 16 * r, 16 * rows, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);                                   \
+        }                                                                                                                        \
+        break;
+        SIX(n, CASE)
+#undef CASE
+    }
+    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+}
+
+static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
+                     int64_t n, int64_t k, float alpha, const fr_epilogue *e) {
+    const product g = {y, ldy, a, lda, b, bk, bp, n, k, alpha, e};
+    int64_t j = 0;
+    for (; m == 1 && j + 48 < n; j += 64) { /* few tokens: more columns at once hide the latency */
+        f32_group(&g, 0, j, 1, 4, 1);
+    }
+    for (; m > 0 && m <= 3 && j + 16 < n; j += 32) {
+        f32_group(&g, 0, j, m, 2, 3);
+    }
+    for (; j < n; j += 16) {
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, GROUP);
+            f32_group(&g, i, j, rows, 1, 6);
+        }
+    }
+}
+
+/* ---- int8 weights ---- */
+
+/* 16 rows x N tokens, one scale a token: int32 sums over all of k stay in registers. */
+INLINE void w8_tile(float *t, const int8_t *w, const float *wscale, const int8_t *x, const float *scale, int64_t kp,
+                    const int N) {
+    vi s[SUMS * TILE], d[4 * TILE];
+    UNROLL for (int i = 0; i < SUMS * N; i++) { s[i] = viset(0); }
+    for (int64_t k = 0; k < kp; k += FR_BLOCK) {
+        dot8(s, w + 16 * k, x + k, kp, N);
+    }
+    dot8_rows(d, s, N);
+    UNROLL for (int i = 0; i < 4 * N; i++) {
+        vst(t + 4 * i, vmul(vcvt(d[i]), vmul(vld(wscale + i % 4 * 4), vset(scale[i / 4]))));
+    }
+}
+/* One scale a block: the float sums are in t, since the registers are full. */
+INLINE void w8_tile_blocked(float *t, const int8_t *w, const float *wscale, const int8_t *x, const float *scale, int64_t kp,
+                            const int N) {
+    const int64_t nb = kp / FR_BLOCK;
+    vi s[SUMS * TILE], d[4 * TILE];
+    UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vset(0.0f)); }
+    for (int64_t b = 0; b < nb; b++) {
+        UNROLL for (int i = 0; i < SUMS * N; i++) { s[i] = viset(0); }
+        dot8(s, w + b * 512, x + b * FR_BLOCK, kp, N);
+        dot8_rows(d, s, N);
+        UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vfma(vset(scale[i / 4 * nb + b]), vcvt(d[i]), vld(t + 4 * i))); }
+    }
+    UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vmul(vld(t + 4 * i), vld(wscale + i % 4 * 4))); }
+}
+
+/* Tokens i .. i + rows - 1 of the panel at w, of rows 16 p .. 16 p + 15. */
+static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int8_t *w, const float *wscale,
+                     int64_t p, int64_t n, const fr_epilogue *e) {
+    const int64_t kp = a->kp, step = a->blocked ? kp / FR_BLOCK : 1;
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
+    for (int64_t r = 0, tokens; r < rows; r += tokens) {
+        const float *s = a->scale + (i + r) * step, *ws = wscale + 16 * p;
+        const int8_t *x = a->q + (i + r) * kp;
+        tokens = even(rows - r, TILE);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) > TILE) {                                                                                                        \
+            break;                                                                                                               \
+        }                                                                                                                        \
+        if (a->blocked) {                                                                                                        \
+            w8_tile_blocked(t + 16 * r, w, ws, x, s, kp, N);                                                                     \
+        } else {                                                                                                                 \
+            w8_tile(t + 16 * r, w, ws, x, s, kp, N);                                                                             \
+        }                                                                                                                        \
+        break;
+        SIX(tokens, CASE)
+#undef CASE
+    }
+    finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
+}
+
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    (void)scratch;
+    for (int64_t p = p0; p < p1; p++) {
+        for (int64_t i = m0, rows; i < m1; i += rows) {
+            rows = even(m1 - i, GROUP);
+            w8_group(y, ldy, a, i, rows, w + p * 16 * a->kp, wscale, p, n, e);
+        }
+    }
+}
+
+/* ---- int4 weights ---- */
+
+/* A block of W4_P16 as bytes, float scales and int32 zero points: worth it from a second tile of tokens on. */
+typedef struct w4_bytes {
+    int8_t code[512];
+    float scale[16];
+    int32_t zero[16];
+} w4_bytes;
+
+OP vf w4_scale(const uint8_t *block, int j) {
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(block + 256 + 8 * j))); /* exact; the fcvtl of ARMv8.0 */
+}
+/* Zero points of rows 8 h .. 8 h + 7 in two vectors. */
+OP void w4_zero(vi *z, const uint8_t *block, int h) {
+    const int16x8_t v = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(block + 288 + 8 * h)));
+    z[0] = vmovl_s16(vget_low_s16(v));
+    z[1] = vmovl_high_s16(v);
+}
+static void w4_unpack(w4_bytes *u, const uint8_t *block) {
+    UNROLL for (int i = 0; i < 16; i++) {
+        const weights w = load_weights((const int8_t *)block, i / 4, i % 4, 1);
+        vst1q_s8(u->code + 16 * i, w.low);
+        vst1q_s8(u->code + 256 + 16 * i, w.high);
+    }
+    UNROLL for (int h = 0; h < 2; h++) {
+        vi z[2];
+        w4_zero(z, block, h);
+        vst1q_s32(u->zero + 8 * h, z[0]);
+        vst1q_s32(u->zero + 8 * h + 4, z[1]);
+        vst(u->scale + 8 * h, w4_scale(block, 2 * h));
+        vst(u->scale + 8 * h + 4, w4_scale(block, 2 * h + 1));
+    }
+}
+
+/* What a tile of tokens reads of its activations, at one block. */
+typedef struct w4_tokens {
+    const int8_t *x; /* tokens kp apart */
+    const float *scale;
+    const int32_t *sum;        /* nb apart */
+    int64_t kp, nb, per_scale; /* floats between the scales of tokens */
+} w4_tokens;
+/* t += a block's part of 16 rows x N tokens, N <= TILE. */
+INLINE void w4_step(float *t, const int8_t *codes, const vf *wscale, const vi *zero, const w4_tokens *a, const int packed,
+                    const int N) {
+    vi d[4 * TILE];
+    dot4(d, codes, a->x, a->kp, packed, N);
+    UNROLL for (int i = 0; i < N; i++) {
+        const vi sum = viset(a->sum[i * a->nb]);
+        const vf scale = vset(a->scale[i * a->per_scale]);
+        UNROLL for (int j = 0; j < 4; j++) {
+            float *v = t + 16 * i + 4 * j;
+            vst(v, vfma(vmul(wscale[j], scale), vcvt(vmlsq_s32(d[4 * i + j], zero[j], sum)), vld(v)));
+        }
+    }
+}
+/* Few tokens: all nb blocks of a panel, straight from their nibbles. */
+INLINE void w4_few(float *t, const uint8_t *block, w4_tokens a, const int blocked, const int N) {
+    for (int64_t b = 0; b < a.nb; b++, block += FR_W4_BLOCK) {
+        const vf s[4] = {w4_scale(block, 0), w4_scale(block, 1), w4_scale(block, 2), w4_scale(block, 3)};
+        vi z[4];
+        w4_zero(z, block, 0);
+        w4_zero(z + 2, block, 1);
+        w4_step(t, (const int8_t *)block, s, z, &a, 1, N);
+        a.x += FR_BLOCK;
+        a.scale += blocked;
+        a.sum++;
+    }
+}
+/* Many: a block unpacked once, for N <= TILE of them. */
+INLINE void w4_many(float *t, const w4_bytes *u, const w4_tokens *a, const int N) {
+    vf s[4];
+    vi z[4];
+    UNROLL for (int j = 0; j < 4; j++) {
+        s[j] = vld(u->scale + 4 * j);
+        z[j] = vld1q_s32(u->zero + 4 * j);
+    }
+    w4_step(t, u->code, s, z, a, 0, N);
+}
+/* The panel at w times the tokens from a on, by blocks, so that a block is unpacked once. */
+static void w4_panel(float *t, const uint8_t *w, const w4_tokens *a, int64_t rows, int blocked) {
+    for (int64_t b = 0; b < a->nb; b++, w += FR_W4_BLOCK) {
+        w4_tokens at = {a->x + b * FR_BLOCK, a->scale + b * blocked, a->sum + b, a->kp, a->nb, a->per_scale};
+        w4_bytes u __attribute__((aligned(64)));
+        w4_unpack(&u, w);
+        int64_t r = 0;
+        for (; r + TILE <= rows; r += TILE) {
+            w4_many(t + 16 * r, &u, &at, TILE);
+            at.x += TILE * at.kp;
+            at.scale += TILE * at.per_scale;
+            at.sum += TILE * at.nb;
+        }
+        for (; r < rows; r++) {
+            w4_many(t + 16 * r, &u, &at, 1);
+            at.x += at.kp;
+            at.scale += at.per_scale;
+            at.sum += at.nb;
+        }
+    }
+}
+
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t kp = a->kp, nb = kp / FR_BLOCK, per = a->blocked ? nb : 1;
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    (void)scratch;
+    for (int64_t i = m0, rows; i < m1; i += rows) {
+        const w4_tokens at = {a->q + i * kp, a->scale + i * per, a->sum + i * nb, kp, nb, per};
+        rows = even(m1 - i, GROUP);
+        for (int64_t p = p0; p < p1; p++) {
+            const uint8_t *panel = w + p * nb * FR_W4_BLOCK;
+            expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
+            memset(t, 0, (size_t)rows * 64);
+            if (rows == 1) {
+                w4_few(t, panel, at, a->blocked, 1);
+            } else if (rows == 2) {
+                w4_few(t, panel, at, a->blocked, 2);
+            } else {
+                w4_panel(t, panel, &at, rows, a->blocked);
+            }
+            finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
+        }
+    }
+}
+
+static size_t scratch_bytes(int64_t m, int64_t k) {
+    (void)m;
+    (void)k;
+    return 0;
+}
+
+/* The table, under a name. */
+#define ARM_TABLE(label)                                                                                                         \
+    {.name = label,                                                                                                              \
+     .scratch_bytes = scratch_bytes,                                                                                             \
+     .chunk = 96,                                                                                                                \
+     .gemm_f32 = gemm_f32,                                                                                                       \
+     .gemm_w8 = gemm_w8,                                                                                                         \
+     .gemm_w4 = gemm_w4,                                                                                                         \
+     .quantize = quantize,                                                                                                       \
+     .quantize_static = quantize_static,                                                                                         \
+     .layer_norm = layer_norm,                                                                                                   \
+     .rms_norm = rms_norm,                                                                                                       \
+     .softmax = softmax,                                                                                                         \
+     .unary = unary,                                                                                                             \
+     .scale = scale}
+#endif
