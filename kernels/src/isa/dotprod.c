@@ -8,6 +8,8 @@
 enum { TILE = 4, SUMS = 4 };
 #include "arm.h"
 
+/* KEEP pins the written order of steps: without it gcc loads far ahead and spills.  No effect on values. */
+#define KEEP(v) __asm__ volatile("" : "+w"(v))
 /* sdot by element takes the activations where they are. */
 INLINE void dots(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int packed, const int N) {
     int8x16_t q[TILE], r[TILE];
@@ -20,6 +22,7 @@ INLINE void dots(vi *s, const int8_t *w, const int8_t *x, int64_t step, const in
         const weights c = load_weights(w, G, j, packed);                                                                         \
         UNROLL for (int i = 0; i < N; i++) {                                                                                     \
             s[4 * i + j] = vdotq_laneq_s32(vdotq_laneq_s32(s[4 * i + j], c.low, q[i], G), c.high, r[i], G);                      \
+            KEEP(s[4 * i + j]);                                                                                                  \
         }                                                                                                                        \
     }
     STEP(0)

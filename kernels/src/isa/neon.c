@@ -13,7 +13,7 @@ enum { TILE = 2, SUMS = 8 };
 #define REPEAT(q, g) vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(q), g))
 /* KEEP holds a weight in one register: without it gcc takes the low halves of all of them apart and spills.  No effect on values.
  */
-#define KEEP(v) __asm__("" : "+w"(v))
+#define KEEP(v) __asm__ volatile("" : "+w"(v))
 /* Half of a vector of weights times activations: rows 0 and 1 (low) or 2 and 3 (high) of the 4. */
 #define MUL_LOW(w, x) vmull_s8(vget_low_s8(w), vget_low_s8(x))
 #define MAC_LOW(s, w, x) vmlal_s8(s, vget_low_s8(w), vget_low_s8(x))
@@ -39,6 +39,8 @@ INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const in
             vi *to = s + 8 * i + 2 * j;                                                                                          \
             to[0] = vpadalq_s16(to[0], MAC_LOW(MUL_LOW(c.low, u[i]), c.high, v[i]));                                             \
             to[1] = vpadalq_s16(to[1], vmlal_high_s8(vmull_high_s8(c.low, u[i]), c.high, v[i]));                                 \
+            KEEP(to[0]);                                                                                                         \
+            KEEP(to[1]);                                                                                                         \
         }                                                                                                                        \
     }
     STEP(0)
@@ -74,6 +76,8 @@ INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const in
             to[1] = (G) ? vmlal_high_s8(to[1], c.low, u[i]) : vmull_high_s8(c.low, u[i]);                                        \
             to[0] = MAC_LOW(to[0], c.high, v[i]);                                                                                \
             to[1] = vmlal_high_s8(to[1], c.high, v[i]);                                                                          \
+            KEEP(to[0]);                                                                                                         \
+            KEEP(to[1]);                                                                                                         \
         }                                                                                                                        \
     }
     STEP(0)
