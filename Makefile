@@ -63,7 +63,7 @@ test-c: tools
 	$(BUILD)/release/test_session $(BUILD)/seeds >/dev/null
 	$(BUILD)/sanitize/fuzz_plan $(FUZZ_CASES) $(FUZZ_SEED) $(BUILD)/seeds/*
 
-# The instruction sets that this machine may lack, under qemu: aarch64 without sdot, with it, and all that qemu has.  A host without AVX2
+# The instruction sets that this machine may lack, under qemu: aarch64 without sdot, with it, with smmla.  A host without AVX2
 # also runs the x86-64 test under qemu (AVX2 from 7.2 on).  Root on a Debian gets compiler and emulator; elsewhere, skipped with the reason.
 test-cross: tools
 	@compiler() { command -v $(CROSS_CC) >/dev/null && echo 'int main(void){return 0;}' | $(CROSS_CC) -static -xc -o /dev/null - 2>/dev/null; }; \

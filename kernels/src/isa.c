@@ -26,6 +26,13 @@ static int has_dotprod(void) {
     return 0;
 #endif
 }
+static int has_i8mm(void) {
+#if defined(__linux__) && defined(HWCAP2_I8MM)
+    return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+#else
+    return 0;
+#endif
+}
 #endif
 static int has_all(void) { return 1; }
 
@@ -39,6 +46,7 @@ static const struct {
     {&fr_isa_avx2, has_avx2},
 #endif
 #if defined(__aarch64__)
+    {&fr_isa_i8mm, has_i8mm},
     {&fr_isa_dotprod, has_dotprod},
     {&fr_isa_neon, has_all},
 #endif

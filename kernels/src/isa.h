@@ -90,6 +90,7 @@ extern const frugal_isa *const fr_isa_avx2;
 extern const frugal_isa *const fr_isa_avx512vnni;
 extern const frugal_isa *const fr_isa_neon;
 extern const frugal_isa *const fr_isa_dotprod;
+extern const frugal_isa *const fr_isa_i8mm;
 
 /* The pool: runs task(ctx, i, thread) for i in [0, n), thread in [0, threads), any order; returns when all are done. */
 typedef void (*fr_task)(void *ctx, int64_t i, int32_t thread);

@@ -96,26 +96,69 @@ OP void vprefetchw(const float *p) { __builtin_prefetch(p, 1, 3); }
 OP void vprefetch(const float *p) { __builtin_prefetch(p, 0, 3); }
 #include "simd.h"
 
-/* Weights of a block of 32: groups g and g + 4 (g < 4) of 4 columns, rows 4 j .. 4 j + 3.  packed: nibbles, as in W4_P16; else
- * bytes [8][16][4]. */
+/* KEEP holds a value in a register and pins the written order of steps: without it gcc loads far ahead and spills.  No effect on
+ * values. */
+#define KEEP(v) __asm__ volatile("" : "+w"(v))
+
+/* Weights of a block of 32 columns: groups g and g + 4 (g < 4) of 4 columns, rows 4 j .. 4 j + 3, in one of the forms
+ * BYTES [8][16][4], as in W8_P16;  NIBBLES, as in W4_P16;  PAIRS: BYTES after pair_weights. */
+enum { BYTES, NIBBLES, PAIRS };
 typedef struct weights {
     int8x16_t low, high;
 } weights;
-OP weights load_weights(const int8_t *w, int g, int j, const int packed) {
+OP weights load_weights(const int8_t *w, int g, int j, const int form) {
     const int8_t *p = w + 64 * g + 16 * j;
-    if (packed) {
+    if (form == NIBBLES) {
         const uint8x16_t c = vreinterpretq_u8_s8(vld1q_s8(p));
         return (weights){vreinterpretq_s8_u8(vandq_u8(c, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(c, 4))};
     }
     return (weights){vld1q_s8(p), vld1q_s8(p + 256)};
 }
+/* The two groups side by side, so that 8 bytes are of one row: low has rows 4 j and 4 j + 1, high the others. */
+OP weights pair_weights(weights w) {
+    const int32x4_t a = vreinterpretq_s32_s8(w.low), b = vreinterpretq_s32_s8(w.high);
+    return (weights){vreinterpretq_s8_s32(vzip1q_s32(a, b)), vreinterpretq_s8_s32(vzip2q_s32(a, b))};
+}
+/* A block of BYTES or NIBBLES to BYTES or, if PAIRED, to PAIRS. */
+OP void store_weights(int8_t *d, const int8_t *w, const int form) {
+    UNROLL for (int i = 0; i < 16; i++) {
+        weights c = load_weights(w, i / 4, i % 4, form);
+        c = PAIRED ? pair_weights(c) : c;
+        vst1q_s8(d + 16 * i, c.low);
+        vst1q_s8(d + 256 + 16 * i, c.high);
+    }
+}
 
-/* s[SUMS i + ..] += the dots of a block of W8_P16 and the 32 activations of N tokens, at x + i step. */
-INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int N);
-/* d[4 i + j] = rows 4 j .. 4 j + 3 of token i, of sums begun as zeros. */
-INLINE void dot8_rows(vi *d, const vi *s, const int N);
-/* The same for codes 0 .. 15, in rows at once: d[4 i + j] = dots of a block. */
-INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const int packed, const int N);
+/* s += the dots of a block of weights and the 32 activations of N tokens, at x + i step, in an order of its own. */
+INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int form, const int N);
+/* d[4 i + j] = rows 4 j .. 4 j + 3 of token i, of such sums that began as zeros. */
+INLINE void dot8_rows(vi *d, const vi *s, const int form, const int N);
+/* The same for codes 0 .. 15 and one block: d[4 i + j] = dots. */
+INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const int form, const int N);
+
+#ifdef __ARM_FEATURE_DOTPROD
+/* s[4 i + j] += dots of BYTES or NIBBLES; sdot by element takes the activations where they are. */
+INLINE void sdot_block(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int form, const int N) {
+    int8x16_t q[TILE], r[TILE];
+    UNROLL for (int i = 0; i < N; i++) {
+        q[i] = vld1q_s8(x + i * step);
+        r[i] = vld1q_s8(x + i * step + 16);
+    }
+#define STEP(G)                                                                                                                  \
+    UNROLL for (int j = 0; j < 4; j++) {                                                                                         \
+        const weights c = load_weights(w, G, j, form);                                                                           \
+        UNROLL for (int i = 0; i < N; i++) {                                                                                     \
+            s[4 * i + j] = vdotq_laneq_s32(vdotq_laneq_s32(s[4 * i + j], c.low, q[i], G), c.high, r[i], G);                      \
+            KEEP(s[4 * i + j]);                                                                                                  \
+        }                                                                                                                        \
+    }
+    STEP(0)
+    STEP(1)
+    STEP(2)
+    STEP(3)
+#undef STEP
+}
+#endif
 
 /* ---- float32 ---- */
 
@@ -190,73 +233,93 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
 
 /* 16 rows x N tokens, one scale a token: int32 sums over all of k stay in registers. */
 INLINE void w8_tile(float *t, const int8_t *w, const float *wscale, const int8_t *x, const float *scale, int64_t kp,
-                    const int N) {
+                    const int form, const int N) {
     vi s[SUMS * TILE], d[4 * TILE];
-    UNROLL for (int i = 0; i < SUMS * N; i++) { s[i] = viset(0); }
+    UNROLL for (int i = 0; i < SUMS * TILE; i++) { s[i] = viset(0); }
     for (int64_t k = 0; k < kp; k += FR_BLOCK) {
-        dot8(s, w + 16 * k, x + k, kp, N);
+        dot8(s, w + 16 * k, x + k, kp, form, N);
     }
-    dot8_rows(d, s, N);
+    dot8_rows(d, s, form, N);
     UNROLL for (int i = 0; i < 4 * N; i++) {
         vst(t + 4 * i, vmul(vcvt(d[i]), vmul(vld(wscale + i % 4 * 4), vset(scale[i / 4]))));
     }
 }
 /* One scale a block: the float sums are in t, since the registers are full. */
 INLINE void w8_tile_blocked(float *t, const int8_t *w, const float *wscale, const int8_t *x, const float *scale, int64_t kp,
-                            const int N) {
+                            const int form, const int N) {
     const int64_t nb = kp / FR_BLOCK;
     vi s[SUMS * TILE], d[4 * TILE];
     UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vset(0.0f)); }
     for (int64_t b = 0; b < nb; b++) {
-        UNROLL for (int i = 0; i < SUMS * N; i++) { s[i] = viset(0); }
-        dot8(s, w + b * 512, x + b * FR_BLOCK, kp, N);
-        dot8_rows(d, s, N);
+        UNROLL for (int i = 0; i < SUMS * TILE; i++) { s[i] = viset(0); }
+        dot8(s, w + b * 512, x + b * FR_BLOCK, kp, form, N);
+        dot8_rows(d, s, form, N);
         UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vfma(vset(scale[i / 4 * nb + b]), vcvt(d[i]), vld(t + 4 * i))); }
     }
     UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vmul(vld(t + 4 * i), vld(wscale + i % 4 * 4))); }
 }
 
-/* Tokens i .. i + rows - 1 of the panel at w, of rows 16 p .. 16 p + 15. */
-static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int8_t *w, const float *wscale,
-                     int64_t p, int64_t n, const fr_epilogue *e) {
-    const int64_t kp = a->kp, step = a->blocked ? kp / FR_BLOCK : 1;
-    float t[GROUP * 16] __attribute__((aligned(64)));
-    expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
-    for (int64_t r = 0, tokens; r < rows; r += tokens) {
-        const float *s = a->scale + (i + r) * step, *ws = wscale + 16 * p;
-        const int8_t *x = a->q + (i + r) * kp;
-        tokens = even(rows - r, TILE);
+/* The tokens of one tile, at most TILE. */
+INLINE void w8_tokens(float *t, const int8_t *w, const float *wscale, const fr_act8 *a, int64_t i, int tokens, const int form) {
+    const int64_t kp = a->kp;
+    const float *s = a->scale + i * (a->blocked ? kp / FR_BLOCK : 1);
+    const int8_t *x = a->q + i * kp;
+    switch (tokens) {
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) > TILE) {                                                                                                        \
             break;                                                                                                               \
         }                                                                                                                        \
         if (a->blocked) {                                                                                                        \
-            w8_tile_blocked(t + 16 * r, w, ws, x, s, kp, N);                                                                     \
+            w8_tile_blocked(t, w, wscale, x, s, kp, form, N);                                                                    \
         } else {                                                                                                                 \
-            w8_tile(t + 16 * r, w, ws, x, s, kp, N);                                                                             \
+            w8_tile(t, w, wscale, x, s, kp, form, N);                                                                            \
         }                                                                                                                        \
         break;
-        SIX(tokens, CASE)
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
 #undef CASE
+    }
+}
+/* Tokens i .. i + rows - 1 of the panel at w, of rows 16 p .. 16 p + 15. */
+static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int8_t *w, int pairs,
+                     const float *wscale, int64_t p, int64_t n, const fr_epilogue *e) {
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
+    for (int64_t r = 0, tokens; r < rows; r += tokens) {
+        tokens = even(rows - r, TILE);
+        if (PAIRED && pairs) {
+            w8_tokens(t + 16 * r, w, wscale + 16 * p, a, i + r, (int)tokens, PAIRS);
+        } else {
+            w8_tokens(t + 16 * r, w, wscale + 16 * p, a, i + r, (int)tokens, BYTES);
+        }
     }
     finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
 }
 
 static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
                     int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
-    (void)scratch;
+    const int pairs = PAIRED && m1 - m0 > TILE; /* what storing them costs, more than one tile of tokens repays */
     for (int64_t p = p0; p < p1; p++) {
+        const int8_t *panel = w + p * 16 * a->kp;
+        if (pairs) {
+            for (int64_t k = 0; k < a->kp; k += FR_BLOCK) {
+                store_weights((int8_t *)scratch + 16 * k, panel + 16 * k, BYTES);
+            }
+            panel = scratch;
+        }
         for (int64_t i = m0, rows; i < m1; i += rows) {
             rows = even(m1 - i, GROUP);
-            w8_group(y, ldy, a, i, rows, w + p * 16 * a->kp, wscale, p, n, e);
+            w8_group(y, ldy, a, i, rows, panel, pairs, wscale, p, n, e);
         }
     }
 }
 
 /* ---- int4 weights ---- */
 
-/* A block of W4_P16 as bytes, float scales and int32 zero points: worth it from a second tile of tokens on. */
+/* A block of W4_P16 as BYTES or PAIRS, float scales and int32 zero points: worth it from a second tile of tokens on. */
 typedef struct w4_bytes {
     int8_t code[512];
     float scale[16];
@@ -273,11 +336,7 @@ OP void w4_zero(vi *z, const uint8_t *block, int h) {
     z[1] = vmovl_high_s16(v);
 }
 static void w4_unpack(w4_bytes *u, const uint8_t *block) {
-    UNROLL for (int i = 0; i < 16; i++) {
-        const weights w = load_weights((const int8_t *)block, i / 4, i % 4, 1);
-        vst1q_s8(u->code + 16 * i, w.low);
-        vst1q_s8(u->code + 256 + 16 * i, w.high);
-    }
+    store_weights(u->code, (const int8_t *)block, NIBBLES);
     UNROLL for (int h = 0; h < 2; h++) {
         vi z[2];
         w4_zero(z, block, h);
@@ -296,10 +355,10 @@ typedef struct w4_tokens {
     int64_t kp, nb, per_scale; /* floats between the scales of tokens */
 } w4_tokens;
 /* t += a block's part of 16 rows x N tokens, N <= TILE. */
-INLINE void w4_step(float *t, const int8_t *codes, const vf *wscale, const vi *zero, const w4_tokens *a, const int packed,
+INLINE void w4_step(float *t, const int8_t *codes, const vf *wscale, const vi *zero, const w4_tokens *a, const int form,
                     const int N) {
     vi d[4 * TILE];
-    dot4(d, codes, a->x, a->kp, packed, N);
+    dot4(d, codes, a->x, a->kp, form, N);
     UNROLL for (int i = 0; i < N; i++) {
         const vi sum = viset(a->sum[i * a->nb]);
         const vf scale = vset(a->scale[i * a->per_scale]);
@@ -316,7 +375,7 @@ INLINE void w4_few(float *t, const uint8_t *block, w4_tokens a, const int blocke
         vi z[4];
         w4_zero(z, block, 0);
         w4_zero(z + 2, block, 1);
-        w4_step(t, (const int8_t *)block, s, z, &a, 1, N);
+        w4_step(t, (const int8_t *)block, s, z, &a, NIBBLES, N);
         a.x += FR_BLOCK;
         a.scale += blocked;
         a.sum++;
@@ -330,7 +389,7 @@ INLINE void w4_many(float *t, const w4_bytes *u, const w4_tokens *a, const int N
         s[j] = vld(u->scale + 4 * j);
         z[j] = vld1q_s32(u->zero + 4 * j);
     }
-    w4_step(t, u->code, s, z, a, 0, N);
+    w4_step(t, u->code, s, z, a, PAIRED ? PAIRS : BYTES, N);
 }
 /* The panel at w times the tokens from a on, by blocks, so that a block is unpacked once. */
 static void w4_panel(float *t, const uint8_t *w, const w4_tokens *a, int64_t rows, int blocked) {
@@ -380,8 +439,7 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
 
 static size_t scratch_bytes(int64_t m, int64_t k) {
     (void)m;
-    (void)k;
-    return 0;
+    return PAIRED ? (size_t)((k + FR_BLOCK - 1) / FR_BLOCK * 512) : 0; /* a panel in PAIRS */
 }
 
 /* The table, under a name. */

@@ -6,21 +6,18 @@
 #include "../isa.h"
 
 #if defined(__aarch64__) && !defined(__AARCH64EB__)
-enum { TILE = 2, SUMS = 8 };
+enum { TILE = 2, SUMS = 8, PAIRED = 0 };
 #include "arm.h"
 
 /* The 4 activations of group g, repeated for 4 rows. */
 #define REPEAT(q, g) vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(q), g))
-/* KEEP holds a weight in one register: without it gcc takes the low halves of all of them apart and spills.  No effect on values.
- */
-#define KEEP(v) __asm__ volatile("" : "+w"(v))
 /* Half of a vector of weights times activations: rows 0 and 1 (low) or 2 and 3 (high) of the 4. */
 #define MUL_LOW(w, x) vmull_s8(vget_low_s8(w), vget_low_s8(x))
 #define MAC_LOW(s, w, x) vmlal_s8(s, vget_low_s8(w), vget_low_s8(x))
 
 /* Sums of columns (0, 1), (2, 3) of a group, of row 0, row 1 in s[8 i + 2 j], of rows 2 and 3 in the next.  Two products of 127^2
  * fit int16. */
-INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int N) {
+INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const int form, const int N) {
     int8x16_t q[TILE], r[TILE], u[TILE], v[TILE];
     UNROLL for (int i = 0; i < N; i++) {
         q[i] = vld1q_s8(x + i * step);
@@ -32,7 +29,7 @@ INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const in
         v[i] = REPEAT(r[i], G);                                                                                                  \
     }                                                                                                                            \
     UNROLL for (int j = 0; j < 4; j++) {                                                                                         \
-        weights c = load_weights(w, G, j, 0);                                                                                    \
+        weights c = load_weights(w, G, j, form);                                                                                 \
         KEEP(c.low);                                                                                                             \
         KEEP(c.high);                                                                                                            \
         UNROLL for (int i = 0; i < N; i++) {                                                                                     \
@@ -49,12 +46,13 @@ INLINE void dot8(vi *s, const int8_t *w, const int8_t *x, int64_t step, const in
     STEP(3)
 #undef STEP
 }
-INLINE void dot8_rows(vi *d, const vi *s, const int N) {
+INLINE void dot8_rows(vi *d, const vi *s, const int form, const int N) {
+    (void)form;
     UNROLL for (int i = 0; i < 4 * N; i++) { d[i] = vpaddq_s32(s[2 * i], s[2 * i + 1]); }
 }
 
 /* All of a block in int16: 8 products of 15 * 127 a lane, 16 after the addition of pairs, are at most 30480. */
-INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const int packed, const int N) {
+INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const int form, const int N) {
     int8x16_t q[TILE], r[TILE], u[TILE], v[TILE];
     int16x8_t s[8 * TILE];
     UNROLL for (int i = 0; i < N; i++) {
@@ -67,7 +65,7 @@ INLINE void dot4(vi *d, const int8_t *w, const int8_t *x, int64_t step, const in
         v[i] = REPEAT(r[i], G);                                                                                                  \
     }                                                                                                                            \
     UNROLL for (int j = 0; j < 4; j++) {                                                                                         \
-        weights c = load_weights(w, G, j, packed);                                                                               \
+        weights c = load_weights(w, G, j, form);                                                                                 \
         KEEP(c.low);                                                                                                             \
         KEEP(c.high);                                                                                                            \
         UNROLL for (int i = 0; i < N; i++) {                                                                                     \
