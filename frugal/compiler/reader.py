@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,14 +105,6 @@ def external_location(source: Source, tensor: onnx.TensorProto) -> tuple[Path, i
     if offset < 0 or length < 0 or offset + length > size:
         raise InvalidModel(f"{where}: bytes {offset} to {offset + length} do not lie in '{location}' ({size} bytes)")
     return path, offset, length
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
 
 
 def read(model: str | os.PathLike[str] | bytes | bytearray | memoryview | Any) -> Source:

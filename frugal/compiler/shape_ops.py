@@ -9,7 +9,7 @@ import numpy as np
 
 from . import dims
 from .dims import Dim, Expr
-from .ir import FROM_NUMPY, NUMPY, DType, Op, Shape, Tensor, elements
+from .ir import FROM_NUMPY, NUMPY, DType, Op, Tensor, elements
 from .lower import SYM_LIMIT, Node, op, show
 
 FAR = 1 << 31  # a slice bound beyond this means "to the end"
@@ -234,7 +234,7 @@ def concat(node: Node) -> Tensor:
     return parts[0] if len(parts) == 1 else node.emit(Op.CONCAT, parts, parts[0].dtype, result, axis)
 
 
-def bound(value: Dim, length: Dim, default: Dim) -> Dim:
+def bound(value: Dim, length: Dim) -> Dim:
     """A slice bound for a positive step, counted from the start and within [0, length]."""
     if isinstance(value, Expr):
         return dims.minimum(value, length)
@@ -251,7 +251,7 @@ def slice_axis(node: Node, length: Dim, start: Dim, end: Dim, step: int) -> tupl
         indices = range(int(length))[slice(start, end, step)]  # type: ignore[arg-type]
         return (indices[0] if len(indices) else 0), len(indices)
     if step > 0:
-        first, last = bound(start, length, 0), bound(end, length, length)
+        first, last = bound(start, length), bound(end, length)
         return first, dims.ceildiv(dims.sub0(last, first), step)
     whole = isinstance(start, int) and (start == -1 or start >= FAR) and isinstance(end, int) and end <= -FAR
     if not whole:
@@ -422,7 +422,3 @@ def symbolic_compare(node: Node) -> Tensor | None:
     if any(v is None for v in answers.reshape(-1)):
         return None
     return node.constant(answers.astype(np.bool_))
-
-
-def shape_of(values: list[Dim]) -> Shape:
-    return tuple(values)
