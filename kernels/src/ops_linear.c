@@ -130,7 +130,7 @@ static int64_t panels_of_task(const linear_job *j, const fr_tensor *w, int32_t t
     int64_t each = fr_max(1, (512 << 10) / bytes);
     if (threads > 1)
         each = fr_min(each, fr_ceil_div(j->panels * j->chunks, 4 * (int64_t)threads));
-    each = fr_max(each, fr_ceil_div(8 << 10, bytes));
+    each = fr_round_up(fr_max(each, fr_ceil_div(8 << 10, bytes)), 4); /* kernels read up to 4 panels side by side */
     return fr_max(1, fr_min(each, j->panels));
 }
 
