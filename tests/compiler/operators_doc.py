@@ -34,7 +34,7 @@ not supported), {failed} give another result. The columns count the cases made o
 
 
 def handlers() -> list[tuple[str, str]]:
-    from frugal.compiler import math_ops, nn_ops, shape_ops  # noqa: F401  (each registers its handlers)
+    from frugal.compiler import composed_ops, math_ops, nn_ops, shape_ops  # noqa: F401  (each registers its handlers)
     from frugal.compiler.lower import HANDLERS
 
     return sorted(HANDLERS, key=lambda key: (key[1], key[0]))

@@ -1,0 +1,153 @@
+"""Operators that are short formulas over steps the executor has."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import dims
+from .dims import Dim
+from .ir import NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
+from .lower import Node, op, show
+from .math_ops import FLOATS, binary, unary
+
+
+def scalar(node: Node, like: Tensor, value: float) -> Tensor:
+    """A constant of one element and the data type of `like`."""
+    return node.constant(np.array(value, NUMPY[like.dtype]))
+
+
+def scaled(node: Node, x: Tensor, by: float) -> Tensor:
+    return x if by == 1.0 else binary(node, Binary.MUL, x, scalar(node, x, by))
+
+
+@op("Mean")
+def mean(node: Node) -> Tensor:
+    total = node.get(0)
+    for i in range(1, len(node.inputs)):
+        total = binary(node, Binary.ADD, total, node.get(i))
+    return binary(node, Binary.DIV, total, scalar(node, total, len(node.inputs)))
+
+
+@op("Softsign")
+def softsign(node: Node) -> Tensor:
+    """x / (1 + |x|)."""
+    x = node.get(0)
+    return binary(node, Binary.DIV, x, binary(node, Binary.ADD, unary(node, x, Unary.ABS), scalar(node, x, 1)))
+
+
+@op("Mish")
+def mish(node: Node) -> Tensor:
+    """x tanh(softplus(x))."""
+    x = node.get(0)
+    return binary(node, Binary.MUL, x, unary(node, unary(node, x, Unary.SOFTPLUS), Unary.TANH))
+
+
+@op("PRelu")
+def prelu(node: Node) -> Tensor:
+    x, slope = node.get(0), node.get(1)
+    condition = binary(node, Binary.LESS, x, scalar(node, x, 0))
+    below = binary(node, Binary.MUL, x, slope)
+    return node.emit(Op.WHERE, [condition, below, x], x.dtype, node.broadcast(x.shape, below.shape))
+
+
+@op("ThresholdedRelu")
+def thresholded_relu(node: Node) -> Tensor:
+    x = node.get(0)
+    condition = binary(node, Binary.GREATER, x, scalar(node, x, node.attr("alpha", 1.0)))
+    return node.emit(Op.WHERE, [condition, x, scalar(node, x, 0)], x.dtype, x.shape)
+
+
+@op("Selu")
+def selu(node: Node) -> Tensor:
+    """gamma elu(x) with slope alpha."""
+    x = node.get(0)
+    alpha, gamma = node.attr("alpha", 1.67326319217681884765625), node.attr("gamma", 1.05070102214813232421875)
+    return scaled(node, unary(node, x, Unary.ELU, alpha), gamma)
+
+
+@op("Celu")
+def celu(node: Node) -> Tensor:
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)) = alpha elu(x / alpha)."""
+    x, alpha = node.get(0), node.attr("alpha", 1.0)
+    if not alpha:
+        raise node.fail("alpha is 0")
+    return scaled(node, unary(node, scaled(node, x, 1.0 / alpha), Unary.ELU, 1.0), alpha)
+
+
+@op("IsInf")
+def is_inf(node: Node) -> Tensor:
+    x = node.get(0)
+    if x.dtype not in FLOATS:
+        raise node.unsupported("not float32 or float64")
+    signs = [s for s, name in ((np.inf, "detect_positive"), (-np.inf, "detect_negative")) if node.attr(name, 1)]
+    found = [binary(node, Binary.EQUAL, x, scalar(node, x, s)) for s in signs]
+    if not found:
+        return node.emit(Op.FILL, [node.constant(np.zeros(1, np.bool_))], DType.BOOL, x.shape)
+    return found[0] if len(found) == 1 else binary(node, Binary.OR, *found)
+
+
+@op("ReduceLogSum", "ReduceLogSumExp")
+def reduce_log_sum(node: Node) -> Tensor:
+    """log of the sum, or max + log of the sum of exp(x - max)."""
+    x, axes = node.get(0), node.axes(1)
+    if not axes and node.attr("noop_with_empty_axes", 0):
+        return unary(node, x, Unary.LOG) if node.type == "ReduceLogSum" else x
+    places = set(range(x.rank)) if not axes else {node.axis(a, x.rank) for a in axes}
+    kept = [1 if i in places else d for i, d in enumerate(x.shape)]
+    mask = sum(1 << i for i in places)
+
+    def reduced(t: Tensor, kind: Reduce) -> Tensor:
+        return node.emit(Op.REDUCE, [t], t.dtype, kept, int(kind), mask)
+
+    if node.type == "ReduceLogSum":
+        made = unary(node, reduced(x, Reduce.SUM), Unary.LOG)
+    else:
+        top = reduced(x, Reduce.MAX)
+        finite = node.emit(Op.WHERE, [finite_of(node, top), top, scalar(node, x, 0)], x.dtype, top.shape)
+        total = reduced(unary(node, binary(node, Binary.SUB, x, finite), Unary.EXP), Reduce.SUM)
+        made = binary(node, Binary.ADD, unary(node, total, Unary.LOG), finite)
+    return made if node.attr("keepdims", 1) else node.alias(made, [d for i, d in enumerate(x.shape) if i not in places])
+
+
+def finite_of(node: Node, x: Tensor) -> Tensor:
+    """Whether each element is a finite number: x - x = 0."""
+    return binary(node, Binary.EQUAL, binary(node, Binary.SUB, x, x), scalar(node, x, 0))
+
+
+@op("BatchNormalization")
+def batch_normalization(node: Node) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * scale + bias along axis 1, as one product and one sum; the parameters are constants."""
+    x = node.get(0)
+    node.floats(x)
+    if node.attr("training_mode", 0) or any(node.proto.output[1:]):
+        raise node.unsupported("training mode; export the model for inference")
+    scale, bias, average, variance = (node.array(i, "a parameter").astype(np.float64) for i in range(1, 5))
+    factor = scale / np.sqrt(variance + node.attr("epsilon", 1e-5))
+    if x.rank < 2 or factor.ndim != 1 or not factor.shape == bias.shape == average.shape:
+        raise node.fail(f"parameters of shape {factor.shape} for an input of shape {show(x.shape)}")
+    shape = (-1, *[1] * (x.rank - 2))
+    product = binary(node, Binary.MUL, x, node.constant(factor.astype(np.float32).reshape(shape)))
+    return binary(node, Binary.ADD, product, node.constant((bias - average * factor).astype(np.float32).reshape(shape)))
+
+
+@op("SpaceToDepth", "DepthToSpace")
+def space_depth(node: Node) -> Tensor:
+    x, size = node.get(0), node.attr("blocksize", 0)
+    if x.rank != 4 or size < 1:
+        raise node.fail(f"wants 4 axes and a block size, got {show(x.shape)} and {size}")
+    n, c, h, w = x.shape
+    if node.type == "SpaceToDepth":
+        small, perm = (dims.floordiv(h, size), dims.floordiv(w, size)), (0, 3, 5, 1, 2, 4)
+        split: tuple[Dim, ...] = (n, c, small[0], size, small[1], size)
+        result = (n, dims.mul(c, size * size), *small)
+    else:
+        depth = dims.floordiv(c, size * size)
+        columns_first = node.attr("mode", "DCR") == "DCR"
+        split = (n, size, size, depth, h, w) if columns_first else (n, depth, size, size, h, w)
+        perm = (0, 3, 4, 1, 5, 2) if columns_first else (0, 1, 4, 2, 5, 3)
+        result = (n, depth, dims.mul(h, size), dims.mul(w, size))
+    have, want = elements(x.shape), elements(split)
+    if isinstance(have, int) and have != want:
+        raise node.fail(f"{show(x.shape)} does not split into blocks of {size}")
+    turned = node.emit(Op.TRANSPOSE, [node.alias(x, split)], x.dtype, [split[p] for p in perm], *perm)
+    return node.alias(turned, result)
