@@ -21,13 +21,13 @@ def lower_model(
     model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True
 ) -> tuple[Graph, dict[str, Any]]:
     """The graph of executor steps of an ONNX model, and the metadata that its plan will carry."""
-    from . import composed_ops, math_ops, nn_ops, shape_ops  # noqa: F401  (each registers its handlers)
-    from .lower import Lowering
+    from .lower import Lowering, load_handlers
     from .passes import run_passes
     from .reader import read
 
     if activations not in ACTIVATIONS:
         raise InvalidArgument(f"activations: want one of {', '.join(ACTIVATIONS)}, got {activations!r}")
+    load_handlers()
     source = read(model)
     graph = Lowering(source, activations).run()
     graph.drop_dead()

@@ -82,6 +82,19 @@ class Op(IntEnum):
     QUANTIZE = 22
     DEQUANTIZE = 23
     ARG = 24
+    # -- 25..31: control flow and shapes known at run time
+
+    # -- 32..39: convolution and pooling
+
+    # -- 40..55: moving, sorting, searching, sampling
+
+    # -- 56..63: quantization and data types
+
+    # -- 64..71: integer convolution and pooling
+
+    # -- 72..79: recurrences and transforms
+
+    # -- 80..87: attention and its caches
 
 
 class Unary(IntEnum):

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,23 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Node"], Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
+HANDLER_MODULES = (
+    "composed_ops",
+    "math_ops",
+    "nn_ops",
+    "shape_ops",
+)  # each registers its handlers when it is imported
 FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
 FOLD_BUDGET = 64 << 20  # bytes that all folded results of a model may take, beside 4 times its own size
 SYM_LIMIT = 1024  # integers of a tensor whose values are followed as symbols
 MICROSOFT = "com.microsoft"
+
+
+def load_handlers() -> dict[tuple[str, str], Handler]:
+    """Import every module of handlers; returns HANDLERS."""
+    for module in HANDLER_MODULES:
+        importlib.import_module(f"{__package__}.{module}")
+    return HANDLERS
 
 
 def op(*names: str, domain: str = "") -> Callable[[Handler], Handler]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 UINT4, INT4, BFLOAT16 = 21, 22, 16
-OPSETS = range(7, 27)
+OPSETS = range(7, 29)
 
 
 @dataclass

@@ -252,6 +252,22 @@ enum frugal_op {
     /* in x; out y int64 with `axis` of length 1: index of the first largest (smallest).  attrs axis, smallest (0, 1), last (0,
        1). */
     FRUGAL_OP_ARG = 24,
-    FRUGAL_OP_COUNT = 25
+    /* Numbers come in blocks, one for each file of operations; a number that names none is FRUGAL_UNSUPPORTED. */
+
+    /* -- 25..31: control flow and shapes known at run time (ops_control.c) -- */
+
+    /* -- 32..39: convolution and pooling (ops_conv.c) -- */
+
+    /* -- 40..55: moving, sorting, searching, sampling (ops_index.c, ops_spatial.c) -- */
+
+    /* -- 56..63: quantization and data types (ops_quantize.c, ops_types.c) -- */
+
+    /* -- 64..71: integer convolution and pooling (ops_qconv.c) -- */
+
+    /* -- 72..79: recurrences and transforms (ops_recurrent.c, ops_signal.c) -- */
+
+    /* -- 80..87: attention and its caches (ops_attention.c) -- */
+
+    FRUGAL_OP_COUNT = 88
 };
 #endif

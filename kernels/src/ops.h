@@ -188,6 +188,20 @@ FR_DECLARE(cumsum)
 FR_DECLARE(quantize)
 FR_DECLARE(dequantize)
 FR_DECLARE(arg)
+/* -- control flow and shapes known at run time -- */
+
+/* -- convolution and pooling -- */
+
+/* -- moving, sorting, searching, sampling -- */
+
+/* -- quantization and data types -- */
+
+/* -- integer convolution and pooling -- */
+
+/* -- recurrences and transforms -- */
+
+/* -- attention and its caches -- */
+
 #undef FR_DECLARE
 void fr_softmax_scratch(const fr_call *c, fr_scratch *s);
 void fr_linear_scratch(const fr_call *c, fr_scratch *s);

@@ -50,4 +50,17 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     [FRUGAL_OP_QUANTIZE] = {.name = "quantize", IN(2, 3, 1), .required = 3, .attrs = "an", DO(quantize)},
     [FRUGAL_OP_DEQUANTIZE] = {.name = "dequantize", IN(2, 3, 1), .required = 3, .attrs = "an", DO(dequantize)},
     [FRUGAL_OP_ARG] = {.name = "arg", IN(1, 1, 1), .required = 1, .attrs = "att", DO(arg), .operations = fr_reduce_operations},
+    /* -- control flow and shapes known at run time -- */
+
+    /* -- convolution and pooling -- */
+
+    /* -- moving, sorting, searching, sampling -- */
+
+    /* -- quantization and data types -- */
+
+    /* -- integer convolution and pooling -- */
+
+    /* -- recurrences and transforms -- */
+
+    /* -- attention and its caches -- */
 };

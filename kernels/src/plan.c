@@ -318,7 +318,7 @@ static const char *check_args(const frugal_plan *p, const fr_op *op, const fruga
 static frugal_status check_steps(frugal_plan *p, frugal_error *err) {
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const frugal_plan_step *s = &p->steps[i];
-        if (s->op >= FRUGAL_OP_COUNT)
+        if (s->op >= FRUGAL_OP_COUNT || !fr_ops[s->op].run)
             return fr_error(err, FRUGAL_UNSUPPORTED, (int32_t)i, -1, "unknown operation");
         if (s->name >= p->text_bytes)
             return bad(err, i, -1, "a step's name lies outside TEXT");

@@ -34,10 +34,9 @@ not supported), {failed} give another result. The columns count the cases made o
 
 
 def handlers() -> list[tuple[str, str]]:
-    from frugal.compiler import composed_ops, math_ops, nn_ops, shape_ops  # noqa: F401  (each registers its handlers)
-    from frugal.compiler.lower import HANDLERS
+    from frugal.compiler.lower import load_handlers
 
-    return sorted(HANDLERS, key=lambda key: (key[1], key[0]))
+    return sorted(load_handlers(), key=lambda key: (key[1], key[0]))
 
 
 def outcome(case: Any, run_case: Any) -> str:
