@@ -6,7 +6,9 @@ Rules:
    at run time; a step that really reads such integers gets them from a DIMS step.
 3. A node whose inputs are all constants is evaluated with onnx.reference, after its handler has accepted it and said how big
    its result is.
-4. An operator without a handler is an UnsupportedOperator that names the node, before anything runs.
+4. A node without a handler, or that its handler refuses, is translated from the definition that ONNX gives for its operator in
+   terms of others (functions.py), when there is one.
+5. An operator with neither is an UnsupportedOperator that names the node of the model, before anything runs.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from ..errors import FrugalError, InvalidModel, UnsupportedOperator
 from . import dims
 from .dims import Dim, Expr
+from .functions import body_of
 from .ir import FROM_NUMPY, NUMPY, DType, Graph, Op, Shape, Step, Tensor, elements
 from .reader import INT4, UINT4, Source
 
@@ -63,8 +66,10 @@ class Node:
 
     def __init__(self, lowering: Lowering, proto: onnx.NodeProto) -> None:
         self.lowering, self.proto, self.graph = lowering, proto, lowering.graph
-        self.type, self.name = proto.op_type, proto.name or (proto.output[0] if proto.output else proto.op_type)
-        self.opset = lowering.source.opsets.get("", 0)
+        own = proto.name or next(iter(proto.output), "") or proto.op_type
+        self.part_of = lowering.inside[-1] if lowering.inside else None
+        self.type, self.name = proto.op_type, f"{self.part_of.name}/{own}" if self.part_of else own
+        self.opset = lowering.opsets.get("", 0)
         self.inputs = [lowering.lookup(name, self) if name else None for name in proto.input]
         self.temporaries = 0
 
@@ -76,6 +81,9 @@ class Node:
 
     @property
     def where(self) -> str:
+        """The node of the model, and the part of its definition that this is."""
+        if self.part_of is not None:
+            return f"{self.part_of.where}, whose definition has '{self.name}' ({self.type})"
         return f"{self.lowering.source.name}: node '{self.name}' ({self.type})"
 
     # ---- operands and attributes ----
@@ -178,6 +186,8 @@ class Lowering:
         self.graph = Graph()
         self.values: dict[str, Tensor] = {}
         self.initializers = {t.name: t for t in source.model.graph.initializer}
+        self.opsets = source.opsets  # of the nodes being translated: a function body has its own
+        self.inside: list[Node] = []  # the nodes whose definitions are being translated, outermost first
         self.dims_steps: dict[Tensor, Tensor] = {}
         self.fold_budget = FOLD_BUDGET + 4 * source.bytes
 
@@ -271,23 +281,9 @@ class Lowering:
 
     def _node(self, proto: onnx.NodeProto) -> None:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
-        handler = HANDLERS.get((domain, proto.op_type))
-        if handler is None:
-            opset = self.source.opsets.get(domain, "none")
-            name = proto.name or (list(proto.output) or ["?"])[0]
-            raise UnsupportedOperator(
-                f"{self.source.name}: node '{name}' uses {domain or 'ai.onnx'}::{proto.op_type} "
-                f"(opset {opset}), which frugal does not have; see docs/operators.md, or replace it before compiling"
-            )
         node = Node(self, proto)
-        before = len(self.graph.steps)
-        try:
-            result = handler(node)
-        except FrugalError:
-            raise
-        except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError) as error:
-            raise node.fail(f"malformed: {error}") from error
-        results = list(result) if isinstance(result, (list, tuple)) else [result]
+        before, made = len(self.graph.steps), dict(self.dims_steps)
+        results = self._translate(node, domain, before, made)
         if len(proto.output) > len(results):
             missing = [n for n in proto.output[len(results) :] if n]
             if missing:
@@ -299,9 +295,58 @@ class Lowering:
                     raise node.fail(f"output '{name}' is written twice")
                 self.values[name] = tensor
 
+    def _translate(self, node: Node, domain: str, before: int, dims_steps: dict[Tensor, Tensor]) -> list[Tensor]:
+        """The results of a node by its handler or, where that is missing or refuses, by its definition."""
+        handler = HANDLERS.get((domain, node.type))
+        try:
+            if handler is None:
+                raise self._unknown(node, domain)
+            result = _guarded(handler, node)
+            results = list(result) if isinstance(result, (list, tuple)) else [result]
+            if not any(node.proto.output[len(results) :]):
+                return results
+            raise node.unsupported(f"output '{node.proto.output[len(results)]}' is not one that frugal computes")
+        except UnsupportedOperator as refusal:
+            function = body_of(node.proto, node.inputs, domain, self.opsets.get(domain, 0))
+            if function is None:
+                raise
+            del self.graph.steps[before:]
+            self.dims_steps = dims_steps
+            try:
+                return self.expand(node, *function)
+            except UnsupportedOperator:
+                if handler is None:
+                    raise  # names the part that is missing
+                raise refusal from None
+
+    def _unknown(self, node: Node, domain: str) -> UnsupportedOperator:
+        opset = self.opsets.get(domain, "none")
+        where = f"{node.part_of.where}, whose definition" if node.part_of else f"{self.source.name}: node '{node.name}'"
+        return UnsupportedOperator(
+            f"{where} uses {domain or 'ai.onnx'}::{node.type} (opset {opset}), "
+            "which frugal does not have; see docs/operators.md, or replace it before compiling"
+        )
+
+    def expand(self, node: Node, body: onnx.FunctionProto, opsets: dict[str, int]) -> list[Tensor]:
+        """Translate a function body in a scope of its own, whose names are the node's operands; returns its outputs."""
+        outer = self.values, self.initializers, self.opsets
+        bound = zip(body.input, node.inputs, strict=False)
+        self.values, self.initializers = {name: tensor for name, tensor in bound if tensor is not None}, {}
+        self.opsets = {**self.opsets, **opsets}
+        self.inside.append(node)
+        try:
+            for part in body.node:
+                self._node(part)
+            wanted = zip(body.output, node.proto.output, strict=False)
+            return [self.lookup(name, node) if taken else node.tensor(DType.FLOAT, ()) for name, taken in wanted]
+        finally:
+            self.inside.pop()
+            self.values, self.initializers, self.opsets = outer
+
     def _fold(self, node: Node, results: list[Tensor], before: int) -> None:
         """Rule 3: evaluate a node of constants now, and take back its steps."""
         operands = [t for t in node.inputs if t is not None]
+        results = [t for t, name in zip(results, node.proto.output, strict=False) if name]
         new = self.graph.steps[before:]
         if not new or not all(t.const is not None for t in operands):
             return
@@ -320,6 +365,16 @@ class Lowering:
         self.dims_steps = {k: v for k, v in self.dims_steps.items() if v not in made}
         for tensor, value in zip(results, values, strict=False):
             tensor.const = np.ascontiguousarray(value, NUMPY[tensor.dtype]).reshape(value.shape)
+
+
+def _guarded(handler: Handler, node: Node) -> Any:
+    """What a handler returns; what a malformed node makes Python say becomes an InvalidModel that names the node."""
+    try:
+        return handler(node)
+    except FrugalError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError) as error:
+        raise node.fail(f"malformed: {error}") from error
 
 
 def _nothing() -> onnx.NodeProto:
@@ -341,7 +396,7 @@ def _reference(node: Node) -> list[np.ndarray] | None:
         [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in feeds],
         [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in node.proto.output if n],
     )
-    imports = [onnx.helper.make_opsetid(d, v) for d, v in node.lowering.source.opsets.items()]
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in node.lowering.opsets.items()]
     try:
         with np.errstate(all="ignore"):
             values = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports)).run(None, feeds)
