@@ -137,7 +137,8 @@ def space_depth(node: Node) -> Tensor:
         raise node.fail(f"wants 4 axes and a block size, got {show(x.shape)} and {size}")
     n, c, h, w = x.shape
     if node.type == "SpaceToDepth":
-        small, perm = (dims.floordiv(h, size), dims.floordiv(w, size)), (0, 3, 5, 1, 2, 4)
+        small = (dims.floordiv(h, size), dims.floordiv(w, size))
+        perm = (0, 3, 5, 1, 2, 4) if node.attr("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
         split: tuple[Dim, ...] = (n, c, small[0], size, small[1], size)
         result = (n, dims.mul(c, size * size), *small)
     else:

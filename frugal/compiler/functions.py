@@ -7,7 +7,7 @@ optional input blank; the lowering then translates its nodes in a scope of their
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .ir import Tensor
 
@@ -25,7 +25,7 @@ def body_of(
     from onnx import FunctionProto, defs
 
     try:
-        schema = defs.get_schema(proto.op_type, opset, domain)
+        schema: Any = defs.get_schema(proto.op_type, opset, domain)
     except defs.SchemaError:
         return None
     body = FunctionProto()
@@ -55,9 +55,7 @@ def _type(tensor: Tensor | None) -> onnx.TypeProto:
     return helper.make_tensor_type_proto(int(tensor.dtype), [d if isinstance(d, int) else None for d in tensor.shape])
 
 
-def _bound(
-    body: onnx.FunctionProto, proto: onnx.NodeProto, schema: onnx.defs.OpSchema
-) -> tuple[onnx.FunctionProto, dict[str, int]]:
+def _bound(body: onnx.FunctionProto, proto: onnx.NodeProto, schema: Any) -> tuple[onnx.FunctionProto, dict[str, int]]:
     """The body with this node's attributes (or their defaults) in place and absent inputs blank."""
     values = {a.name: a.default_value for a in schema.attributes.values() if a.default_value.name}
     values.update({a.name: a for a in body.attribute_proto})

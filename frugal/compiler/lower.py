@@ -67,7 +67,9 @@ class Node:
     def __init__(self, lowering: Lowering, proto: onnx.NodeProto) -> None:
         self.lowering, self.proto, self.graph = lowering, proto, lowering.graph
         own = proto.name or next(iter(proto.output), "") or proto.op_type
-        self.part_of = lowering.inside[-1] if lowering.inside else None
+        self.part_of: Node | None = lowering.inside[-1] if lowering.inside else None
+        self.type: str
+        self.name: str
         self.type, self.name = proto.op_type, f"{self.part_of.name}/{own}" if self.part_of else own
         self.opset = lowering.opsets.get("", 0)
         self.inputs = [lowering.lookup(name, self) if name else None for name in proto.input]

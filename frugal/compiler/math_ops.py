@@ -131,7 +131,20 @@ def modulo(node: Node) -> Tensor:
     known = symbolic_binary(node)
     if known is not None:
         return known
-    return binary(node, Binary.FMOD if node.attr("fmod", 0) else Binary.MOD, node.get(0), node.get(1))
+    a, b = node.get(0), node.get(1)
+    if not node.attr("fmod", 0) and a.dtype in FLOATS:
+        return floored_modulo(node, a, b)
+    return binary(node, Binary.FMOD if node.attr("fmod", 0) else Binary.MOD, a, b)
+
+
+def floored_modulo(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """The remainder with the sign of the divisor: fmod(a, b), plus b where the two signs differ."""
+    zero = node.constant(np.zeros((), NUMPY[a.dtype]))
+    rest = binary(node, Binary.FMOD, a, b)
+    below = [binary(node, Binary.LESS, t, zero) for t in (rest, b)]
+    nonzero = unary(node, binary(node, Binary.EQUAL, rest, zero), Unary.NOT)
+    wrong = binary(node, Binary.AND, binary(node, Binary.XOR, *below), nonzero)
+    return node.emit(Op.WHERE, [wrong, binary(node, Binary.ADD, rest, b), rest], a.dtype, rest.shape)
 
 
 @op(*VARIADIC)
