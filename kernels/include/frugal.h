@@ -28,7 +28,8 @@ typedef enum frugal_status {
     FRUGAL_TOO_BIG = 5,     /* more memory than the limit given to frugal_session_init */
     FRUGAL_BAD_ARG = 6,     /* null pointer, buffer too small or not aligned: a mistake of the caller */
     FRUGAL_NO_ISA = 7,      /* this instruction set is not in this build or not on this CPU */
-    FRUGAL_UNSUPPORTED = 8  /* an operation, data type or layout this build does not have */
+    FRUGAL_UNSUPPORTED = 8, /* an operation, data type or layout this build does not have */
+    FRUGAL_MORE = 9         /* sizes that depend on data: run again with an arena of frugal_session_arena_bytes() bytes */
 } frugal_status;
 
 /* Filled whenever a function returns other than FRUGAL_OK (err may be NULL). */
@@ -90,10 +91,14 @@ frugal_status frugal_session_init(frugal_session **s, void *mem, size_t mem_byte
  * step's shapes, plans the arena. */
 frugal_status frugal_session_resolve(frugal_session *s, const int64_t *dims, frugal_error *err);
 size_t frugal_session_arena_bytes(const frugal_session *s);
-/* Shape of tensor t after resolve: writes rank values, returns the rank, or -1. */
+/* Shape of tensor t after resolve: writes rank values, returns the rank, or -1.  A late dim (frugal_plan.h) is -1 until a run. */
 int32_t frugal_session_shape(const frugal_session *s, int32_t t, int64_t *dims);
+/* 1 when output i has a late dim: run writes it into the arena, where frugal_session_data finds it until the next run. */
+int32_t frugal_session_late(const frugal_session *s, uint32_t i);
+const void *frugal_session_data(const frugal_session *s, uint32_t i);
 /* inputs[i], outputs[i]: dense row-major, element-aligned, of the resolved shapes.  outputs[i] may be NULL: not computed for the
- * caller. Inputs are read only; outputs must not overlap inputs.  Not reentrant for one session. */
+ * caller. Inputs are read only; outputs must not overlap inputs.  Not reentrant for one session.  FRUGAL_MORE, from plans with
+ * late dims only: the arena was too small for what the data asks; nothing was lost, run again with a larger one. */
 frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_bytes, const void *const *inputs,
                                  void *const *outputs, frugal_error *err);
 /* Step records: clock returns nanoseconds; records has room for plan->n_steps; NULL switches recording off. */

@@ -12,6 +12,7 @@
 #define FRUGAL_PLAN_MAGIC "FRUGALP\n"
 #define FRUGAL_PLAN_VERSION 1
 #define FRUGAL_MAX_SECTIONS 16
+#define FRUGAL_MAX_TURNS (INT64_C(1) << 24) /* of loops, nested ones included, in one run */
 #define FRUGAL_MAX_DIM (INT64_C(1) << 40) /* every dim and every tensor's element count is at most this */
 
 typedef struct frugal_plan_header {
@@ -57,7 +58,11 @@ enum frugal_dim_op { /* a and b are dims, except for INPUT; every result must li
                      FRUGAL_DIM_MIN = 7,
                      FRUGAL_DIM_MAX = 8,
                      FRUGAL_DIM_SUB0 = 9,      /* max(a - b, 0) */
-                     FRUGAL_DIM_BROADCAST = 10 /* a if b is 1; b if a is 1 or a equals b; otherwise an error */
+                     FRUGAL_DIM_BROADCAST = 10, /* a if b is 1; b if a is 1 or a equals b; otherwise an error */
+                     /* Late dims: known only while the plan runs, once tensor a (a plain number) is written.  What depends on
+                      * them is late too: such tensors are checked and placed when a step writes them. */
+                     FRUGAL_DIM_VALUE = 11, /* element b of tensor a, int32 or int64 */
+                     FRUGAL_DIM_SHAPE = 12  /* axis b of tensor a, which a MERGE or a VAR writes and gives its shape */
 };
 
 typedef struct frugal_plan_dim {
@@ -254,7 +259,25 @@ enum frugal_op {
     FRUGAL_OP_ARG = 24,
     /* Numbers come in blocks, one for each file of operations; a number that names none is FRUGAL_UNSUPPORTED. */
 
-    /* -- 25..31: control flow and shapes known at run time (ops_control.c) -- */
+    /* -- 25..31: control flow and shapes known at run time (control.c) -- */
+    /* IF .. ELSE .. END and LOOP .. END are blocks of steps, nested.  What a step inside writes can be read inside only, except by
+     * MERGE.  A condition has one bool element. */
+    /* in condition (not written by a VAR).  No output, no attrs: when it is false the run goes on behind ELSE, or END. */
+    FRUGAL_OP_IF = 25,
+    FRUGAL_OP_ELSE = 26, /* nothing: the end of the first half */
+    /* in condition?; closes an IF (no operand) or a LOOP: back to its first step while turns are left and condition is true. */
+    FRUGAL_OP_END = 27,
+    /* in condition, a, b; out y = condition ? a : b.  The condition of an IF that stands before; a may be written between it and
+     * its ELSE, b between ELSE and END. */
+    FRUGAL_OP_MERGE = 28,
+    /* in turns? (int32 or int64, one element), condition?; out i int64, one element: the number of the turn from 0.  Without
+     * turns at most FRUGAL_MAX_TURNS of all loops of a run. */
+    FRUGAL_OP_LOOP = 29,
+    /* in x?; out v, a variable: x to begin with, or zeros (along a late axis: nothing).  Only SET changes it. */
+    FRUGAL_OP_VAR = 30,
+    /* in v (written by a VAR), x, i? (int64, one element); no output.  attrs append.  append 0: v = x.  append 1: x becomes
+     * v[i], or, where the first axis of v is late, one more row of v. */
+    FRUGAL_OP_SET = 31,
 
     /* -- 32..39: convolution and pooling (ops_conv.c) -- */
 

@@ -125,6 +125,14 @@ static inline int64_t fr_product(const fr_tensor *t, int32_t from, int32_t to) {
         n *= t->dims[i];
     return n;
 }
+/* Whether there is anything to write. */
+static inline bool fr_any_output(const fr_call *c) {
+    for (int32_t k = 0; k < c->n_out; k++) {
+        if (c->out[k]->n > 0)
+            return true;
+    }
+    return false;
+}
 float fr_half_to_float(uint16_t h);
 
 /* ---- cutting work ---- */
@@ -189,6 +197,10 @@ FR_DECLARE(quantize)
 FR_DECLARE(dequantize)
 FR_DECLARE(arg)
 /* -- control flow and shapes known at run time -- */
+FR_DECLARE(control) /* IF, ELSE, END, LOOP: the session runs them itself */
+FR_DECLARE(merge)
+FR_DECLARE(var)
+FR_DECLARE(set)
 
 /* -- convolution and pooling -- */
 

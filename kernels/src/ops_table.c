@@ -51,6 +51,13 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     [FRUGAL_OP_DEQUANTIZE] = {.name = "dequantize", IN(2, 3, 1), .required = 3, .attrs = "an", DO(dequantize)},
     [FRUGAL_OP_ARG] = {.name = "arg", IN(1, 1, 1), .required = 1, .attrs = "att", DO(arg), .operations = fr_reduce_operations},
     /* -- control flow and shapes known at run time -- */
+    [FRUGAL_OP_IF] = {.name = "if", IN(1, 1, 0), .required = 1, .attrs = "", DO(control)},
+    [FRUGAL_OP_ELSE] = {.name = "else", IN(0, 0, 0), .attrs = "", DO(control)},
+    [FRUGAL_OP_END] = {.name = "end", IN(0, 1, 0), .attrs = "", DO(control)},
+    [FRUGAL_OP_MERGE] = {.name = "merge", IN(3, 3, 1), .required = 7, .attrs = "", DO(merge)},
+    [FRUGAL_OP_LOOP] = {.name = "loop", IN(0, 2, 1), .attrs = "", DO(control)},
+    [FRUGAL_OP_VAR] = {.name = "var", IN(0, 1, 1), .attrs = "", DO(var)},
+    [FRUGAL_OP_SET] = {.name = "set", IN(2, 3, 0), .required = 3, .attrs = "t", DO(set)},
 
     /* -- convolution and pooling -- */
 

@@ -23,6 +23,8 @@ const char *frugal_status_text(frugal_status status) {
         return "instruction set not available";
     case FRUGAL_UNSUPPORTED:
         return "not supported by this build";
+    case FRUGAL_MORE:
+        return "the data asks for a larger arena";
     }
     return "unknown status";
 }
@@ -121,13 +123,32 @@ static frugal_status open_sections(frugal_plan *p, uint32_t n, frugal_error *err
 
 static bool dim_valid(int64_t d, uint32_t known) { return d >= 0 ? d <= FRUGAL_MAX_DIM : (uint64_t)(-1 - d) < known; }
 
+static const char *check_late_dim(const frugal_plan *p, const frugal_plan_dim *d) {
+    if (d->a < 0 || d->a >= (int64_t)p->n_tensors)
+        return "a late dim refers to a missing tensor";
+    const frugal_plan_tensor *t = &p->tensors[d->a];
+    if (t->kind == FRUGAL_TENSOR_ALIAS || t->kind == FRUGAL_TENSOR_CONST || t->layout != FRUGAL_PLAIN)
+        return "a late dim refers to a tensor of the wrong kind";
+    if (d->op == FRUGAL_DIM_SHAPE)
+        return d->b >= 0 && d->b < t->rank ? NULL : "a late dim refers to a missing axis";
+    if (t->dtype != FR_I32 && t->dtype != FR_I64)
+        return "a late dim refers to a tensor that does not hold int32 or int64";
+    return d->b >= 0 && d->b <= FRUGAL_MAX_DIM ? NULL : "a late dim refers to an element out of range";
+}
+
 static frugal_status check_dims(const frugal_plan *p, frugal_error *err) {
     for (uint32_t i = 0; i < p->n_dims; i++) {
         const frugal_plan_dim *d = &p->dims[i];
         if (d->name >= p->text_bytes)
             return bad(err, -1, -1, "a dim's name lies outside TEXT");
-        if (d->op > FRUGAL_DIM_BROADCAST)
+        if (d->op > FRUGAL_DIM_SHAPE)
             return bad(err, -1, -1, "unknown dim operation");
+        if (d->op >= FRUGAL_DIM_VALUE) {
+            const char *what = check_late_dim(p, d);
+            if (what)
+                return bad(err, -1, -1, what);
+            continue;
+        }
         if (d->op != FRUGAL_DIM_INPUT) {
             if (!dim_valid(d->a, i) || !dim_valid(d->b, i))
                 return bad(err, -1, -1, "a dim refers to a later one or is too big");
@@ -396,25 +417,107 @@ static int32_t nth_of_kind(const frugal_plan *plan, uint32_t i, uint8_t kind) {
 int32_t frugal_plan_input(const frugal_plan *plan, uint32_t i) { return nth_of_kind(plan, i, FRUGAL_TENSOR_INPUT); }
 int32_t frugal_plan_output(const frugal_plan *plan, uint32_t i) { return nth_of_kind(plan, i, FRUGAL_TENSOR_OUTPUT); }
 
-frugal_status fr_plan_check_flow(const frugal_plan *plan, int32_t *writer, frugal_error *err) {
+/* ---- blocks and flow ---- */
+
+enum { MAX_DEPTH = 64 };
+
+frugal_status fr_plan_check_blocks(const frugal_plan *plan, int32_t *parent, int32_t *jump, frugal_error *err) {
+    int32_t block = FR_NO_BLOCK;
+    int depth = 0;
+    for (uint32_t i = 0; i < plan->n_steps; i++) {
+        const uint16_t op = plan->steps[i].op, opener = block < 0 ? FRUGAL_OP_COUNT : plan->steps[block].op;
+        jump[i] = -1;
+        parent[i] = block;
+        if (op == FRUGAL_OP_IF || op == FRUGAL_OP_LOOP) {
+            if (++depth > MAX_DEPTH)
+                return bad(err, i, -1, "blocks are nested more than 64 deep");
+            block = (int32_t)i;
+        } else if (op == FRUGAL_OP_ELSE) {
+            if (opener != FRUGAL_OP_IF)
+                return bad(err, i, -1, "an ELSE without its IF");
+            jump[block] = (int32_t)i;
+            parent[i] = parent[block];
+            block = (int32_t)i;
+        } else if (op == FRUGAL_OP_END) {
+            if (block < 0)
+                return bad(err, i, -1, "an END of nothing");
+            if (opener != FRUGAL_OP_LOOP && plan->steps[i].n_in > 0)
+                return bad(err, i, -1, "the END of an IF has an operand");
+            jump[block] = (int32_t)i;
+            jump[i] = block;
+            block = parent[block];
+            depth--;
+        }
+    }
+    return block == FR_NO_BLOCK ? FRUGAL_OK : bad(err, block, -1, "a block without its END");
+}
+
+static int32_t root_of(const frugal_plan *plan, int32_t t) {
+    return plan->tensors[t].kind == FRUGAL_TENSOR_ALIAS ? plan->tensors[t].alias : t;
+}
+
+/* Whether a step in block `from` sees what a step in block `home` wrote. */
+static bool sees(const int32_t *parent, int32_t from, int32_t home) {
+    while (from != home && from != FR_NO_BLOCK)
+        from = parent[from];
+    return from == home;
+}
+
+/* MERGE may read a from the IF block, and b from the ELSE block, of its condition. */
+static bool merges(const frugal_plan *plan, const int32_t *parent, const int32_t *jump, uint32_t step, uint32_t k, int32_t home) {
+    if (home == FR_NO_BLOCK || parent[home] != parent[step] || k < 1)
+        return false;
+    const int32_t *args = plan->args + plan->steps[step].args;
+    int32_t opener = home;
+    if (k == 2) { /* the IF of this ELSE, which jumps to it */
+        if (plan->steps[home].op != FRUGAL_OP_ELSE)
+            return false;
+        for (opener = home - 1; opener >= 0 && jump[opener] != home;)
+            opener--;
+    }
+    if (opener < 0 || plan->steps[opener].op != FRUGAL_OP_IF)
+        return false;
+    return root_of(plan, plan->args[plan->steps[opener].args]) == root_of(plan, args[0]);
+}
+
+static const char *check_read(const frugal_plan *plan, const int32_t *parent, const int32_t *jump, const int32_t *writer,
+                              uint32_t step, uint32_t k) {
+    const frugal_plan_step *s = &plan->steps[step];
+    const int32_t root = root_of(plan, plan->args[s->args + k]);
+    const uint8_t kind = plan->tensors[root].kind;
+    const int32_t by = writer[root];
+    const bool outside = kind == FRUGAL_TENSOR_CONST || kind == FRUGAL_TENSOR_INPUT;
+    if (!outside && by < 0)
+        return "a step reads a tensor before it is written";
+    const uint16_t op = by < 0 ? FRUGAL_OP_COUNT : plan->steps[by].op;
+    if (s->op == FRUGAL_OP_SET && k == 0 && op != FRUGAL_OP_VAR)
+        return "a SET of what is no variable";
+    if (s->op == FRUGAL_OP_IF && op == FRUGAL_OP_VAR)
+        return "a variable decides an IF: its value could change before MERGE";
+    if (outside || sees(parent, parent[step], parent[by]))
+        return NULL;
+    if (s->op == FRUGAL_OP_MERGE && merges(plan, parent, jump, step, k, parent[by]))
+        return NULL;
+    return "a step reads what another block wrote";
+}
+
+frugal_status fr_plan_check_flow(const frugal_plan *plan, const int32_t *parent, const int32_t *jump, int32_t *writer,
+                                 frugal_error *err) {
     for (uint32_t t = 0; t < plan->n_tensors; t++)
         writer[t] = -1;
     for (uint32_t i = 0; i < plan->n_steps; i++) {
         const frugal_plan_step *s = &plan->steps[i];
         const int32_t *args = plan->args + s->args;
         for (uint32_t k = 0; k < s->n_in; k++) {
-            if (args[k] < 0)
-                continue;
-            const frugal_plan_tensor *t = &plan->tensors[args[k]];
-            const int32_t root = t->kind == FRUGAL_TENSOR_ALIAS ? t->alias : args[k];
-            const uint8_t kind = plan->tensors[root].kind;
-            const bool made = kind == FRUGAL_TENSOR_CONST || kind == FRUGAL_TENSOR_INPUT || writer[root] >= 0;
-            if (!made)
-                return bad(err, i, args[k], "a step reads a tensor before it is written");
+            const char *what = args[k] < 0 ? NULL : check_read(plan, parent, jump, writer, i, k);
+            if (what)
+                return bad(err, i, args[k], what);
         }
         for (uint32_t k = s->n_in; k < (uint32_t)s->n_in + s->n_out; k++) {
             if (writer[args[k]] >= 0)
                 return bad(err, i, args[k], "a tensor is written twice");
+            if (parent[i] != FR_NO_BLOCK && plan->tensors[args[k]].kind == FRUGAL_TENSOR_OUTPUT)
+                return bad(err, i, args[k], "an output of the model is written inside of a block");
             writer[args[k]] = (int32_t)i;
         }
     }
@@ -428,8 +531,7 @@ frugal_status fr_plan_check_flow(const frugal_plan *plan, int32_t *writer, fruga
 
 /* ---- evaluating dims ---- */
 
-/* The result may lie outside the range of a dim; the caller checks.  false: no result. */
-static bool eval_dim(uint32_t op, int64_t a, int64_t b, int64_t *v) {
+bool fr_eval_dim(uint32_t op, int64_t a, int64_t b, int64_t *v) {
     switch (op) {
     case FRUGAL_DIM_ADD:
         *v = a + b;
@@ -466,6 +568,10 @@ frugal_status fr_plan_eval_dims(const frugal_plan *plan, const int32_t *inputs, 
                                 frugal_error *err) {
     for (uint32_t i = 0; i < plan->n_dims; i++) {
         const frugal_plan_dim *d = &plan->dims[i];
+        if (d->op >= FRUGAL_DIM_VALUE) {
+            values[i] = FR_UNKNOWN;
+            continue;
+        }
         if (d->op == FRUGAL_DIM_INPUT) {
             int64_t at = d->b;
             for (int64_t k = 0; k < d->a; k++)
@@ -479,7 +585,11 @@ frugal_status fr_plan_eval_dims(const frugal_plan *plan, const int32_t *inputs, 
             return FRUGAL_BAD_INPUT;
         }
         const int64_t a = d->a >= 0 ? d->a : values[-1 - d->a], b = d->b >= 0 ? d->b : values[-1 - d->b];
-        if (!eval_dim(d->op, a, b, &values[i]) || values[i] < 0 || values[i] > FRUGAL_MAX_DIM) {
+        if (a < 0 || b < 0) {
+            values[i] = FR_UNKNOWN;
+            continue;
+        }
+        if (!fr_eval_dim(d->op, a, b, &values[i]) || values[i] < 0 || values[i] > FRUGAL_MAX_DIM) {
             fr_error(err, FRUGAL_BAD_SHAPE, -1, -1, "an expression of the input dims has no valid value for these inputs");
             if (err)
                 err->want = a, err->got = b;

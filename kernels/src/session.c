@@ -2,29 +2,6 @@
  * run as often as you like. */
 #include "session.h"
 
-struct frugal_session {
-    uint8_t nothing[64]; /* where tensors without elements point: not NULL, never read */
-    frugal_plan plan;
-    const frugal_isa *isa;
-    frugal_pool *pool;
-    int32_t threads;
-    bool resolved;
-    uint64_t limit;
-    int64_t shared_at, shared_bytes, scratch_at, scratch_bytes, arena_bytes;
-    frugal_record *records;
-    int64_t (*clock)(void);
-    int64_t *values;      /* [n_dims] */
-    fr_tensor *tensors;   /* [n_tensors] */
-    int64_t *offset;      /* [n_tensors] in the arena */
-    int32_t *first;       /* [n_tensors] the step that writes it, -1 for none */
-    int32_t *last;        /* [n_tensors] the last step that needs its bytes */
-    int32_t *order;       /* [n_tensors] roots in the arena, biggest first */
-    int32_t *placed;      /* [n_tensors] of those, already placed, by offset */
-    int32_t *inputs;      /* [n_inputs] tensors */
-    int32_t *outputs;     /* [n_outputs] */
-    fr_tensor **operands; /* [max_args + 8] of one step */
-};
-
 enum { SPARE_OPERANDS = 8 }; /* absent trailing operands read as NULL */
 
 /* ---- memory ---- */
@@ -49,6 +26,18 @@ static uint64_t lay_out(frugal_session *s, const frugal_plan *p, uint8_t *mem) {
     s->inputs = carve(mem, &total, p->n_inputs, sizeof *s->inputs);
     s->outputs = carve(mem, &total, p->n_outputs, sizeof *s->outputs);
     s->operands = carve(mem, &total, (uint64_t)p->max_args + SPARE_OPERANDS, sizeof *s->operands);
+    s->parent = carve(mem, &total, p->n_steps, sizeof *s->parent);
+    s->jump = carve(mem, &total, p->n_steps, sizeof *s->jump);
+    s->turn = carve(mem, &total, p->n_steps, sizeof *s->turn);
+    s->turns = carve(mem, &total, p->n_steps, sizeof *s->turns);
+    s->dying = carve(mem, &total, p->n_steps, sizeof *s->dying);
+    s->next_dying = carve(mem, &total, p->n_tensors, sizeof *s->next_dying);
+    s->room = carve(mem, &total, p->n_tensors, sizeof *s->room);
+    s->late_dim = carve(mem, &total, p->n_dims, sizeof *s->late_dim);
+    s->late = carve(mem, &total, p->n_tensors, sizeof *s->late);
+    s->late_step = carve(mem, &total, p->n_steps, sizeof *s->late_step);
+    s->source = carve(mem, &total, p->n_tensors, sizeof *s->source);
+    s->ready = carve(mem, &total, p->n_tensors, sizeof *s->ready);
     return total;
 }
 
@@ -83,6 +72,20 @@ static void init_tensors(frugal_session *s) {
     }
 }
 
+/* The step until which what `step` reads has to live when `writer` wrote it: a step inside of a block that the writer is not in
+ * may run again, or not at all. */
+static int32_t needed_until(const frugal_session *s, int32_t writer, int32_t step) {
+    const int32_t home = writer < 0 ? FR_NO_BLOCK : s->parent[writer];
+    int32_t until = step, block = s->parent[step];
+    while (block != FR_NO_BLOCK && block != home)
+        block = s->parent[block];
+    if (block != home)
+        return step; /* a MERGE, behind the block */
+    for (block = s->parent[step]; block != home; block = s->parent[block])
+        until = s->plan.steps[s->jump[block]].op == FRUGAL_OP_ELSE ? s->jump[s->jump[block]] : s->jump[block];
+    return until;
+}
+
 /* Lifetimes do not depend on the shapes. */
 static void init_lifetimes(frugal_session *s) {
     const frugal_plan *p = &s->plan;
@@ -91,8 +94,9 @@ static void init_lifetimes(frugal_session *s) {
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const int32_t *args = p->args + p->steps[i].args;
         for (uint32_t k = 0; k < p->steps[i].n_in; k++) {
-            if (args[k] >= 0)
-                s->last[s->tensors[args[k]].root] = (int32_t)i;
+            const int32_t root = args[k] >= 0 ? s->tensors[args[k]].root : -1;
+            if (root >= 0)
+                s->last[root] = (int32_t)fr_max(s->last[root], needed_until(s, s->first[root], (int32_t)i));
         }
     }
 }
@@ -110,16 +114,18 @@ frugal_status frugal_session_init(frugal_session **out, void *mem, size_t mem_by
         return fr_error(err, FRUGAL_BAD_ARG, -1, -1, "the session's memory is too small");
     *s = (frugal_session){.plan = *plan, .isa = isa, .pool = pool, .threads = frugal_pool_threads(pool), .limit = limit};
     (void)lay_out(s, plan, mem);
-    FR_TRY(fr_plan_check_flow(plan, s->first, err));
+    FR_TRY(fr_plan_check_blocks(plan, s->parent, s->jump, err));
+    FR_TRY(fr_plan_check_flow(plan, s->parent, s->jump, s->first, err));
     init_tensors(s);
     init_lifetimes(s);
+    fr_control_init(s);
     *out = s;
     return FRUGAL_OK;
 }
 
 /* ---- calls ---- */
 
-static void make_call(frugal_session *s, uint32_t step, fr_call *c, frugal_error *err) {
+void fr_make_call(frugal_session *s, uint32_t step, fr_call *c, frugal_error *err) {
     const frugal_plan_step *t = &s->plan.steps[step];
     const int32_t *args = s->plan.args + t->args;
     fr_tensor **in = s->operands, **out = in + t->n_in;
@@ -159,10 +165,11 @@ frugal_status fr_fail(const fr_call *c, frugal_status status, int32_t pos, int32
     return status;
 }
 
-static frugal_status give(frugal_error *err, frugal_error *from, uint32_t step) {
-    from->step = (int32_t)step;
-    if (err)
+frugal_status fr_give(frugal_error *err, const frugal_error *from, uint32_t step) {
+    if (err) {
         *err = *from;
+        err->step = (int32_t)step;
+    }
     return (frugal_status)from->status;
 }
 
@@ -184,13 +191,17 @@ static frugal_status resolve_shapes(frugal_session *s, frugal_error *err) {
             const int64_t d = p->tensors[i].dims[a];
             x->dims[a] = d >= 0 ? d : s->values[-1 - d];
         }
+        if (s->late[i]) {
+            x->n = x->bytes = 0;
+            continue;
+        }
         if (!fr_layout_bytes(x->dtype, x->layout, x->rank, x->dims, &x->n, &x->bytes)) {
             return tensor_error(err, FRUGAL_TOO_BIG, i, -1, 0, 0, "a tensor has more than 2^40 elements");
         }
     }
     for (uint32_t i = 0; i < p->n_tensors; i++) {
         const fr_tensor *x = &s->tensors[i], *root = &s->tensors[x->root];
-        if (x->n != root->n)
+        if (x->n != root->n && !s->late[i])
             return tensor_error(err, FRUGAL_BAD_SHAPE, i, -1, root->n, x->n,
                                 "an alias has another element count than its tensor");
     }
@@ -221,9 +232,11 @@ static frugal_status check_steps(frugal_session *s, frugal_error *err) {
         const fr_op *op = &fr_ops[s->plan.steps[i].op];
         frugal_error e;
         fr_call c;
-        make_call(s, i, &c, &e);
+        if (s->late_step[i])
+            continue;
+        fr_make_call(s, i, &c, &e);
         if (op->check(&c) != FRUGAL_OK)
-            return give(err, &e, i);
+            return fr_give(err, &e, i);
         if (!op->scratch)
             continue;
         fr_scratch need = {0, 0};
@@ -234,7 +247,7 @@ static frugal_status check_steps(frugal_session *s, frugal_error *err) {
     return FRUGAL_OK;
 }
 
-static bool in_arena(const fr_tensor *x) { return x->kind == FRUGAL_TENSOR_TEMP || x->kind == FRUGAL_TENSOR_OUTPUT; }
+bool fr_in_arena(const fr_tensor *x) { return x->kind == FRUGAL_TENSOR_TEMP || x->kind == FRUGAL_TENSOR_OUTPUT; }
 
 /* Bigger first, then lower index: a total order, so every sort gives the same plan. */
 static bool before(const frugal_session *s, int32_t a, int32_t b) {
@@ -290,7 +303,7 @@ static frugal_status plan_arena(frugal_session *s, frugal_error *err) {
     for (uint32_t i = 0; i < s->plan.n_tensors; i++) {
         const fr_tensor *x = &s->tensors[i];
         s->offset[i] = 0;
-        if (!in_arena(x) || x->bytes == 0)
+        if (!fr_in_arena(x) || x->bytes == 0 || s->late[i])
             continue;
         if ((uint64_t)x->bytes > s->limit) {
             return tensor_error(err, FRUGAL_TOO_BIG, i, -1, (int64_t)(s->limit & INT64_MAX), x->bytes,
@@ -336,7 +349,9 @@ frugal_status frugal_session_resolve(frugal_session *s, const int64_t *dims, fru
     return FRUGAL_OK;
 }
 
-size_t frugal_session_arena_bytes(const frugal_session *s) { return s && s->resolved ? (size_t)s->arena_bytes : 0; }
+size_t frugal_session_arena_bytes(const frugal_session *s) {
+    return s && s->resolved ? (size_t)(s->arena_bytes + s->heap_want) : 0;
+}
 
 int32_t frugal_session_shape(const frugal_session *s, int32_t t, int64_t *dims) {
     if (!s || !s->resolved || t < 0 || (uint32_t)t >= s->plan.n_tensors)
@@ -346,14 +361,27 @@ int32_t frugal_session_shape(const frugal_session *s, int32_t t, int64_t *dims) 
     return s->tensors[t].rank;
 }
 
+int32_t frugal_session_late(const frugal_session *s, uint32_t i) {
+    return s && i < s->plan.n_outputs ? s->late[s->outputs[i]] : 0;
+}
+
+const void *frugal_session_data(const frugal_session *s, uint32_t i) {
+    return s && s->resolved && i < s->plan.n_outputs ? s->tensors[s->outputs[i]].data : NULL;
+}
+
+/* One an output element where the operation does not say. */
+int64_t fr_step_operations(const fr_op *op, const fr_call *c) {
+    return op->operations ? op->operations(c) : c->n_out > 0 ? c->out[0]->n : 0;
+}
+
 int64_t fr_session_operations(const frugal_session *s) {
     int64_t sum = 0;
     for (uint32_t i = 0; s->resolved && i < s->plan.n_steps; i++) {
         const fr_op *op = &fr_ops[s->plan.steps[i].op];
         frugal_error e;
         fr_call c;
-        make_call((frugal_session *)(uintptr_t)s, i, &c, &e);
-        if (__builtin_add_overflow(sum, op->operations ? op->operations(&c) : c.out[0]->n, &sum))
+        fr_make_call((frugal_session *)(uintptr_t)s, i, &c, &e);
+        if (__builtin_add_overflow(sum, s->late_step[i] ? 0 : fr_step_operations(op, &c), &sum))
             return INT64_MAX;
     }
     return sum;
@@ -385,12 +413,12 @@ static frugal_status bind(frugal_session *s, uint8_t *arena, const void *const *
     FR_TRY(bind_inputs(s, inputs, err));
     for (uint32_t i = 0; i < s->plan.n_tensors; i++) {
         fr_tensor *x = &s->tensors[i];
-        if (in_arena(x))
-            x->data = x->bytes > 0 ? arena + s->offset[i] : s->nothing;
+        if (fr_in_arena(x))
+            x->data = x->bytes > 0 && !s->late[i] ? arena + s->offset[i] : s->nothing;
     }
     for (uint32_t i = 0; outputs && i < s->plan.n_outputs; i++) {
         fr_tensor *x = &s->tensors[s->outputs[i]];
-        if (!outputs[i] || x->n == 0)
+        if (!outputs[i] || x->n == 0 || s->late[s->outputs[i]])
             continue;
         if ((uintptr_t)outputs[i] % (uintptr_t)fr_dtype_bytes(x->dtype)) {
             return fr_error(err, FRUGAL_BAD_ARG, -1, s->outputs[i], "an output is not aligned");
@@ -402,15 +430,15 @@ static frugal_status bind(frugal_session *s, uint8_t *arena, const void *const *
     return FRUGAL_OK;
 }
 
-static void record(const frugal_session *s, uint32_t step, const fr_call *c, int64_t nanoseconds) {
+void fr_record_step(const frugal_session *s, uint32_t step, const fr_call *c, int64_t nanoseconds) {
     const fr_op *op = &fr_ops[s->plan.steps[step].op];
     frugal_record *r = &s->records[step];
-    *r = (frugal_record){.nanoseconds = nanoseconds};
+    r->nanoseconds += nanoseconds;
     for (int32_t k = 0; k < c->n_in; k++)
         r->bytes_read += c->in[k] ? c->in[k]->bytes : 0;
     for (int32_t k = 0; k < c->n_out; k++)
         r->bytes_written += c->out[k]->bytes;
-    r->operations = op->operations ? op->operations(c) : c->out[0]->n;
+    r->operations += fr_step_operations(op, c);
 }
 
 frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_bytes, const void *const *inputs,
@@ -421,23 +449,28 @@ frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_by
         return fr_error(err, FRUGAL_BAD_ARG, -1, -1, "the session's shapes are not resolved");
     if (arena_bytes < (size_t)s->arena_bytes)
         return fr_error(err, FRUGAL_BAD_ARG, -1, -1, "the arena is too small");
-    if (s->arena_bytes > 0 && (!arena || (uintptr_t)arena % 64))
+    if (arena_bytes > 0 && (!arena || (uintptr_t)arena % 64))
         return fr_error(err, FRUGAL_BAD_ARG, -1, -1, "the arena is NULL or not 64-aligned");
-    uint8_t *base = s->arena_bytes > 0 ? arena : s->nothing;
+    uint8_t *base = arena_bytes > 0 ? arena : s->nothing;
     FR_TRY(bind(s, base, inputs, outputs, err));
+    if (s->records && s->plan.n_steps)
+        memset(s->records, 0, s->plan.n_steps * sizeof *s->records);
+    s->base = base;
+    if (s->dynamic)
+        return fr_run_dynamic(s, arena_bytes, err);
     for (uint32_t i = 0; i < s->plan.n_steps; i++) {
         const fr_op *op = &fr_ops[s->plan.steps[i].op];
         frugal_error e;
         fr_call c;
-        make_call(s, i, &c, &e);
+        fr_make_call(s, i, &c, &e);
         c.shared = base + s->shared_at;
         c.scratch = base + s->scratch_at;
         const bool timed = s->records && s->clock;
         const int64_t start = timed ? s->clock() : 0;
-        if (c.out[0]->n > 0 && op->run(&c) != FRUGAL_OK)
-            return give(err, &e, i);
+        if (fr_any_output(&c) && op->run(&c) != FRUGAL_OK)
+            return fr_give(err, &e, i);
         if (s->records)
-            record(s, i, &c, timed ? s->clock() - start : 0);
+            fr_record_step(s, i, &c, timed ? s->clock() - start : 0);
     }
     return FRUGAL_OK;
 }
