@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, Union
+from functools import lru_cache
+from typing import Any, TypeAlias, Union
 
 Dim: TypeAlias = Union[int, "Expr"]
 SIZE_LIMIT = 256
@@ -39,7 +40,22 @@ class Call:
         return f"{self.op}({self.a}, {self.b})"
 
 
-Atom: TypeAlias = Symbol | Call
+@dataclass(frozen=True)
+class Late:
+    """Known only while the plan runs: element ``index`` of an integer ``tensor`` (of ir.Tensor), or, with ``axis``, its dim of that
+    axis.  ``number`` tells tensors of one name apart.
+    """
+
+    number: int
+    tensor: Any = field(compare=False)
+    index: int
+    axis: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.tensor.name}@{self.number}{'.' if self.axis else '#'}{self.index}"
+
+
+Atom: TypeAlias = Symbol | Call | Late
 Monomial: TypeAlias = tuple[Atom, ...]
 
 
@@ -82,13 +98,34 @@ class Expr:
 
 
 def _size(atom: Atom) -> int:
-    if isinstance(atom, Symbol):
+    if not isinstance(atom, Call):
         return 1
     return 1 + sum(d.size if isinstance(d, Expr) else 1 for d in (atom.a, atom.b))
 
 
 def symbol(input_index: int, axis: int, name: str = "") -> Expr:
     return _atom(Symbol(input_index, axis, name))
+
+
+def late(number: int, tensor: Any, index: int, axis: bool = False) -> Expr:
+    """The dim that an element, or an axis, of a tensor gives when the plan runs."""
+    return _atom(Late(number, tensor, index, axis))
+
+
+@lru_cache(maxsize=4096)
+def _late_atoms(expr: Expr) -> frozenset[Late]:
+    found: set[Late] = set()
+    for atom in (a for monomial, _ in expr.terms for a in monomial):
+        if isinstance(atom, Late):
+            found.add(atom)
+        elif isinstance(atom, Call):
+            found |= late_atoms(atom.a) | late_atoms(atom.b)
+    return frozenset(found)
+
+
+def late_atoms(dim: Any) -> frozenset[Late]:
+    """What a dim needs to know from a run; nothing for a number or an expression of input dims."""
+    return _late_atoms(dim) if isinstance(dim, Expr) else frozenset()
 
 
 def _atom(atom: Atom) -> Expr:
@@ -251,6 +288,8 @@ def evaluate(dim: Dim, symbols: Mapping[tuple[int, int], int]) -> int:
 def _evaluate_atom(atom: Atom, symbols: Mapping[tuple[int, int], int]) -> int:
     if isinstance(atom, Symbol):
         return symbols[atom.input, atom.axis]
+    if isinstance(atom, Late):
+        raise ValueError(f"{atom} is known only in a run")
     a, b = evaluate(atom.a, symbols), evaluate(atom.b, symbols)
     if atom.op == "broadcast" and a != b and 1 not in (a, b):
         raise ValueError(f"cannot broadcast {a} with {b}")

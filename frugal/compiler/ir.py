@@ -7,7 +7,7 @@ form from which the value can be made (``quant``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -83,6 +83,13 @@ class Op(IntEnum):
     DEQUANTIZE = 23
     ARG = 24
     # -- 25..31: control flow and shapes known at run time
+    IF = 25
+    ELSE = 26
+    END = 27
+    MERGE = 28
+    LOOP = 29
+    VAR = 30
+    SET = 31
 
     # -- 32..39: convolution and pooling
 
@@ -95,6 +102,9 @@ class Op(IntEnum):
     # -- 72..79: recurrences and transforms
 
     # -- 80..87: attention and its caches
+
+
+CONTROL = frozenset((Op.IF, Op.ELSE, Op.END, Op.MERGE, Op.LOOP, Op.VAR, Op.SET))
 
 
 class Unary(IntEnum):
@@ -236,6 +246,7 @@ class Tensor:
     layout: Layout = Layout.PLAIN
     input: int = -1  # index of the model input this is, or -1
     bits: int = 0  # 4 for a constant that the model stores in 4 bits an element
+    pinned: bool = False  # late dims read it: no other tensor may take its place
 
     @property
     def rank(self) -> int:
@@ -317,15 +328,56 @@ class Graph:
             step.inputs = [new if t is old else t for t in step.inputs]
         self.outputs = [new if t is old else t for t in self.outputs]
 
+    def blocks(self) -> dict[Step, Step | None]:
+        """The IF, ELSE or LOOP in whose block each step is; None outside of all."""
+        table: dict[Step, Step | None] = {}
+        stack: list[Step] = []
+        for step in self.steps:
+            if step.op in (Op.ELSE, Op.END):
+                stack.pop()
+            table[step] = stack[-1] if stack else None
+            if step.op in (Op.IF, Op.ELSE, Op.LOOP):
+                stack.append(step)
+        return table
+
     def drop_dead(self) -> None:
-        """Remove the steps whose results nobody reads."""
-        live = set(self.outputs)
-        kept = []
-        for step in reversed(self.steps):
-            if any(t in live for t in step.outputs):
-                kept.append(step)
-                live.update(t for t in step.inputs if t is not None)
-        self.steps = kept[::-1]
+        """Remove the steps whose results nobody reads, and the blocks that are left empty."""
+        groups = self._groups()
+        live, alive = _live(self.outputs), set[Step]()
+        before = -1
+        while before != len(alive):  # again: a variable may be read before the step that sets it
+            before = len(alive)
+            for step in reversed(self.steps):
+                written = step.inputs[:1] if step.op == Op.SET else step.outputs
+                if step in alive or not any(t in live for t in written):
+                    continue
+                for needed in {step, *groups.get(step, ())} - alive:
+                    alive.add(needed)
+                    live |= _live((*(t for t in needed.inputs if t is not None), *needed.outputs), needed.attrs)
+        self.steps = [s for s in self.steps if s in alive]
+
+    def _groups(self) -> dict[Step, list[Step]]:
+        """The control steps (IF, ELSE, END; LOOP, END) of all the blocks that each step is in; a LOOP is in its own."""
+        groups: dict[Step, list[Step]] = {}
+        stack: list[list[Step]] = []
+        for step in self.steps:
+            if step.op in (Op.IF, Op.LOOP):
+                stack.append([])
+            if step.op in (Op.IF, Op.LOOP, Op.ELSE, Op.END):
+                stack[-1].append(step)
+            if stack and step.op not in (Op.IF, Op.ELSE, Op.END):
+                groups[step] = [step for block in stack for step in block]
+            if step.op == Op.END:
+                stack.pop()
+        return groups
+
+
+def _live(tensors: Iterable[Tensor], attrs: Iterable[object] = ()) -> set[Tensor]:
+    """Tensors, and those from which their late dims come."""
+    found = set(tensors)
+    for dim in (*attrs, *(d for t in tuple(found) for d in t.shape)):
+        found.update(atom.tensor for atom in dims.late_atoms(dim))
+    return found
 
 
 OUTSIDE = Step(Op.ALIAS, [], [], name="(model output)")
