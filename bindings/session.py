@@ -64,6 +64,8 @@ class Session:
         self._arena_bytes = 0
         self._shapes: list[Shape] | None = None
         self._output_shapes: list[Shape] = []
+        self._late: frozenset[int] = frozenset()  # outputs whose shapes the data decides
+        self._limit = self._fixed_bytes = 0
         self._epoch = -1
         self._memory: tuple[Any, Any] = (None, ffi.NULL)
         self._handle: Any = ffi.NULL
@@ -95,6 +97,7 @@ class Session:
         status = lib.frugal_session_init(handle, self._memory[1], size, self.plan.c, isa, self.pool.handle(), limit, self._error)
         check(status, self._error, self.plan)
         self._handle, self._shapes, self._epoch = handle[0], None, epoch
+        self._late = frozenset(i for i in range(len(self.plan.outputs)) if lib.frugal_session_late(self._handle, i))
 
     def run(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Array]:
         """One inference.
@@ -121,9 +124,15 @@ class Session:
             if shapes != self._shapes:
                 self._resolve(shapes)
             chosen = range(len(self.plan.outputs)) if wanted is None else wanted
-            results = [empty(self._output_shapes[i], self.plan.outputs[i].dtype) for i in chosen]
-            self._call(views, chosen, results)
-            return results
+            fixed = [i for i in chosen if i not in self._late]
+            made = {i: empty(self._output_shapes[i], self.plan.outputs[i].dtype) for i in fixed}
+            self._call(views, fixed, list(made.values()))
+            for i in self._late.intersection(chosen):
+                shape, data = self._late_output(i)
+                made[i] = empty(shape, self.plan.outputs[i].dtype)
+                if data is not None:
+                    made[i].cast("B")[:] = memoryview(data).cast("B")
+            return [made[i] for i in chosen]
 
     def _run_arrays(self, arrays: Sequence[Array], wanted: Sequence[int] | None) -> list[Array]:
         import numpy as np
@@ -133,12 +142,28 @@ class Session:
         if shapes != self._shapes:
             self._resolve(shapes)
         chosen = range(len(self.plan.outputs)) if wanted is None else wanted
+        fixed = [i for i in chosen if i not in self._late] if self._late else chosen
         try:
-            results = [np.empty(self._output_shapes[i], self.output_dtypes[i]) for i in chosen]
+            results = [np.empty(self._output_shapes[i], self.output_dtypes[i]) for i in fixed]
         except MemoryError as e:
             raise OutOfMemory(f"this machine has no room for outputs of shapes {self._output_shapes}") from e
-        self._call(arrays, chosen, results)
-        return results
+        self._call(arrays, fixed, results)
+        if not self._late:
+            return results
+        made = dict(zip(fixed, results, strict=True))
+        for i in self._late.intersection(chosen):
+            shape, data = self._late_output(i)
+            made[i] = np.empty(shape, self.output_dtypes[i])
+            if data is not None:
+                made[i].reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+        return [made[i] for i in chosen]
+
+    def _late_output(self, index: int) -> tuple[Shape, Any]:
+        """Shape and bytes (None: there are none) of an output whose shape the last run decided; lent until the next."""
+        tensor = self.plan.outputs[index]
+        shape = self._shape(tensor.number)
+        size = _nbytes(shape, tensor.dtype)
+        return shape, ffi.buffer(lib.frugal_session_data(self._handle, index), size) if size else None
 
     def records(self, arrays: Sequence[Array]) -> list[tuple[int, int, int, int]]:
         """Run once with recording on: (nanoseconds, bytes read, bytes written, operations) for each step."""
@@ -196,10 +221,15 @@ class Session:
 
     def _reserve(self, output_shapes: list[Shape], input_bytes: int) -> None:
         arena = lib.frugal_session_arena_bytes(self._handle)
-        need = arena + sum(_nbytes(s, t.dtype) for s, t in zip(output_shapes, self.plan.outputs, strict=True))
+        fixed = [
+            (s, t.dtype) for i, (s, t) in enumerate(zip(output_shapes, self.plan.outputs, strict=True)) if i not in self._late
+        ]
+        self._fixed_bytes = sum(_nbytes(s, d) for s, d in fixed)
+        need = arena + self._fixed_bytes
         limit = self.memory_limit
         if limit is None:
             limit = default_memory_limit(len(self.plan), input_bytes)
+        self._limit = limit
         if need > limit:
             raise OutOfMemory(
                 f"these inputs need {need} bytes of working memory, more than the limit of {limit}" + LIMIT_HINT,
@@ -222,9 +252,30 @@ class Session:
                 self._outputs[i] = ffi.NULL
         for i, result in zip(wanted, results, strict=True):
             self._outputs[i] = ffi.from_buffer(result)
-        status = lib.frugal_session_run(self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error)
+        while True:
+            status = lib.frugal_session_run(
+                self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error
+            )
+            if status != lib.FRUGAL_MORE:
+                break
+            self._grow()
+        if status == lib.FRUGAL_TOO_BIG:
+            raise OutOfMemory(message(status, self._error, self.plan) + LIMIT_HINT, code=int(status))
         if status != lib.FRUGAL_OK:
             check(status, self._error, self.plan)
+
+    def _grow(self) -> None:
+        """A larger arena, for sizes that the data decided; at most what the limit leaves beside the outputs."""
+        room = self._limit - self._fixed_bytes
+        want = min(lib.frugal_session_arena_bytes(self._handle), room)
+        if want <= self._arena_bytes:
+            raise OutOfMemory(
+                f"sizes that the data decides need more working memory than the limit of {self._limit}" + LIMIT_HINT,
+                code=lib.FRUGAL_TOO_BIG,
+            )
+        self._arena, self._arena_bytes = (None, ffi.NULL), 0
+        self._arena = _aligned(want)
+        self._arena_bytes = want
 
 
 def _view_shape(view: memoryview, rank: int) -> Shape:

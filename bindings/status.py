@@ -20,6 +20,7 @@ _EXCEPTION: dict[int, type[FrugalError]] = {
     lib.FRUGAL_BAD_ARG: FrugalError,
     lib.FRUGAL_NO_ISA: NotAvailable,
     lib.FRUGAL_UNSUPPORTED: NotAvailable,
+    lib.FRUGAL_MORE: OutOfMemory,
 }
 
 

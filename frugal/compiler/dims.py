@@ -42,8 +42,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Late:
-    """Known only while the plan runs: element ``index`` of an integer ``tensor`` (of ir.Tensor), or, with ``axis``, its dim of that
-    axis.  ``number`` tells tensors of one name apart.
+    """Known only while the plan runs: element ``index`` of an integer ``tensor`` (an ir.Tensor), or, with ``axis``, its dim of
+    that axis.  ``number`` tells tensors of one name apart.
     """
 
     number: int

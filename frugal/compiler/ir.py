@@ -351,14 +351,14 @@ class Graph:
                 written = step.inputs[:1] if step.op == Op.SET else step.outputs
                 if step in alive or not any(t in live for t in written):
                     continue
-                for needed in {step, *groups.get(step, ())} - alive:
+                for needed in {step, *(s for block in groups.get(step, ()) for s in block)} - alive:
                     alive.add(needed)
                     live |= _live((*(t for t in needed.inputs if t is not None), *needed.outputs), needed.attrs)
         self.steps = [s for s in self.steps if s in alive]
 
-    def _groups(self) -> dict[Step, list[Step]]:
+    def _groups(self) -> dict[Step, tuple[list[Step], ...]]:
         """The control steps (IF, ELSE, END; LOOP, END) of all the blocks that each step is in; a LOOP is in its own."""
-        groups: dict[Step, list[Step]] = {}
+        groups: dict[Step, tuple[list[Step], ...]] = {}
         stack: list[list[Step]] = []
         for step in self.steps:
             if step.op in (Op.IF, Op.LOOP):
@@ -366,7 +366,7 @@ class Graph:
             if step.op in (Op.IF, Op.LOOP, Op.ELSE, Op.END):
                 stack[-1].append(step)
             if stack and step.op not in (Op.IF, Op.ELSE, Op.END):
-                groups[step] = [step for block in stack for step in block]
+                groups[step] = tuple(stack)
             if step.op == Op.END:
                 stack.pop()
         return groups

@@ -23,7 +23,7 @@ from ..errors import FrugalError, InvalidModel, UnsupportedOperator
 from . import dims
 from .dims import Dim, Expr
 from .functions import body_of
-from .ir import FROM_NUMPY, NUMPY, DType, Graph, Op, Shape, Step, Tensor, elements
+from .ir import FROM_NUMPY, NUMPY, DType, Graph, Op, Shape, Step, Tensor, Unary, elements
 from .reader import INT4, UINT4, Source
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Node"], Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 HANDLER_MODULES = (
+    "control_ops",
     "composed_ops",
     "math_ops",
     "nn_ops",
@@ -41,6 +42,7 @@ FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was
 FOLD_BUDGET = 64 << 20  # bytes that all folded results of a model may take, beside 4 times its own size
 SYM_LIMIT = 1024  # integers of a tensor whose values are followed as symbols
 MICROSOFT = "com.microsoft"
+INTEGERS = {d for d in DType if "INT" in d.name}
 
 
 def load_handlers() -> dict[tuple[str, str], Handler]:
@@ -139,6 +141,21 @@ class Node:
             raise self.unsupported(f"{what} ('{self.get(index).name}') must be constant")
         return [int(v) for v in values]  # type: ignore[arg-type]
 
+    def sizes(self, index: int, what: str) -> list[Dim]:
+        """The values of an integer input, none below 0, as dims: known now but for symbols, or late (known in a run)."""
+        tensor = self.get(index)
+        values = self.lowering.symbols(tensor)
+        if values is not None:
+            return list(values.reshape(-1))
+        count = elements(tensor.shape)
+        if not isinstance(count, int) or count > SYM_LIMIT or tensor.dtype not in INTEGERS:
+            raise self.unsupported(f"{what} ('{tensor.name}', {show(tensor.shape)}) is no short list of integers of known length")
+        return [self.late(tensor, i) for i in range(count)]
+
+    def late(self, tensor: Tensor, index: int = 0) -> Dim:
+        """Element `index` of an integer tensor as a dim; one that the data decides has to be 0 or more when it is used."""
+        return self.lowering.late(tensor, index)
+
     def axes(self, index: int) -> list[int] | None:
         """The `axes` of an operator that took them as an attribute before and takes them as an input now; None when absent."""
         if self.optional(index) is not None:
@@ -188,21 +205,24 @@ class Lowering:
         self.graph = Graph()
         self.values: dict[str, Tensor] = {}
         self.initializers = {t.name: t for t in source.model.graph.initializer}
+        self.outer: list[tuple[dict[str, Tensor], dict[str, onnx.TensorProto]]] = []  # the scopes around a subgraph's
         self.opsets = source.opsets  # of the nodes being translated: a function body has its own
         self.inside: list[Node] = []  # the nodes whose definitions are being translated, outermost first
-        self.dims_steps: dict[Tensor, Tensor] = {}
+        self.dims_steps: dict[Tensor, Tensor] = {}  # what was written to be read: symbols by steps, integers by late dims
+        self.late_numbers: dict[Tensor, int] = {}
         self.fold_budget = FOLD_BUDGET + 4 * source.bytes
 
     # ---- names ----
     def lookup(self, name: str, node: Node) -> Tensor:
-        if name in self.values:
-            return self.values[name]
-        if name in self.initializers:
-            array = self.source.array(self.initializers[name])
-            bits = 4 if self.initializers[name].data_type in (UINT4, INT4) else 0
-            tensor = Tensor(name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=bits)
-            self.values[name] = tensor
-            return tensor
+        for values, initializers in ((self.values, self.initializers), *reversed(self.outer)):
+            if name in values:
+                return values[name]
+            if name in initializers:
+                array = self.source.array(initializers[name])
+                bits = 4 if initializers[name].data_type in (UINT4, INT4) else 0
+                tensor = Tensor(name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=bits)
+                values[name] = tensor
+                return tensor
         raise InvalidModel(
             f"{node.where}: input '{name}' is written by no node before it: "
             "the graph has a cycle, is unsorted, or lost an initializer"
@@ -234,6 +254,34 @@ class Lowering:
                 self.graph.steps.append(Step(Op.ALIAS, [result], [view], [], tensor.name))
                 result = view
             self.dims_steps[tensor] = result
+        return self.dims_steps[tensor]
+
+    def late(self, tensor: Tensor, index: int) -> Dim:
+        """Element `index` of an integer tensor as a dim, known now or in a run."""
+        known = self.symbols(tensor)
+        if known is not None:
+            value: Dim = known.reshape(-1)[index]
+            return value
+        return dims.late(self._number(self._pinned(tensor)), self._pinned(tensor), index)
+
+    def late_axis(self, tensor: Tensor, axis: int) -> Dim:
+        """The dim that a tensor written by MERGE or VAR has along an axis once it is written."""
+        tensor.pinned = True
+        return dims.late(self._number(tensor), tensor, axis, True)
+
+    def _number(self, tensor: Tensor) -> int:
+        return self.late_numbers.setdefault(tensor, len(self.late_numbers))
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """A tensor of int32 or int64 that no pass replaces, with the values of this one."""
+        if tensor.input >= 0 and tensor.dtype in (DType.INT32, DType.INT64):
+            return tensor
+        if tensor not in self.dims_steps:
+            exact = tensor.dtype in (DType.INT32, DType.INT64)
+            copy = Tensor(f"{tensor.name}/late", tensor.dtype if exact else DType.INT64, tensor.shape, pinned=True)
+            step = (Op.UNARY, [int(Unary.COPY), 0.0, 0.0]) if exact else (Op.CAST, [])
+            self.graph.steps.append(Step(step[0], [self.materialize(tensor)], [copy], list(step[1]), tensor.name))
+            self.dims_steps[tensor] = copy
         return self.dims_steps[tensor]
 
     # ---- the graph ----
@@ -331,10 +379,10 @@ class Lowering:
 
     def expand(self, node: Node, body: onnx.FunctionProto, opsets: dict[str, int]) -> list[Tensor]:
         """Translate a function body in a scope of its own, whose names are the node's operands; returns its outputs."""
-        outer = self.values, self.initializers, self.opsets
+        outer = self.values, self.initializers, self.opsets, self.outer
         bound = zip(body.input, node.inputs, strict=False)
         self.values, self.initializers = {name: tensor for name, tensor in bound if tensor is not None}, {}
-        self.opsets = {**self.opsets, **opsets}
+        self.opsets, self.outer = {**self.opsets, **opsets}, []
         self.inside.append(node)
         try:
             for part in body.node:
@@ -343,7 +391,21 @@ class Lowering:
             return [self.lookup(name, node) if taken else node.tensor(DType.FLOAT, ()) for name, taken in wanted]
         finally:
             self.inside.pop()
-            self.values, self.initializers, self.opsets = outer
+            self.values, self.initializers, self.opsets, self.outer = outer
+
+    def subgraph(self, node: Node, proto: onnx.GraphProto, operands: Sequence[Tensor]) -> list[Tensor]:
+        """Translate the body of an If, Loop or Scan where it stands; it also sees the names around it.  Returns its outputs."""
+        if len(operands) != len(proto.input):
+            raise node.fail(f"a subgraph has {len(proto.input)} inputs instead of {len(operands)}")
+        self.outer.append((self.values, self.initializers))
+        self.values = {value.name: tensor for value, tensor in zip(proto.input, operands, strict=True)}
+        self.initializers = {t.name: t for t in proto.initializer}
+        try:
+            for part in proto.node:
+                self._node(part)
+            return [self.materialize(self.lookup(output.name, node)) for output in proto.output]
+        finally:
+            self.values, self.initializers = self.outer.pop()
 
     def _fold(self, node: Node, results: list[Tensor], before: int) -> None:
         """Rule 3: evaluate a node of constants now, and take back its steps."""

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InvalidModel
-from .dims import Call, Dim, Expr, Symbol
+from .dims import Call, Dim, Expr, Late, Symbol
 from .ir import NUMPY, Graph, Layout, Op, Step, Tensor, Unary
 from .pack import pack, packed_bytes, round_up
 
@@ -22,7 +22,7 @@ TEMP, CONST, INPUT, OUTPUT, ALIAS = range(5)
 MAX_RANK = 8
 DIM_OPS = {
     "input": 0, "add": 1, "sub": 2, "mul": 3, "floordiv": 4, "ceildiv": 5, "mod": 6, "min": 7, "max": 8, "sub0": 9,
-    "broadcast": 10,
+    "broadcast": 10, "value": 11, "shape": 12,
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class _Text:
 @dataclass
 class _Dims:
     text: _Text
+    index: dict[Tensor, int]
     records: list[bytes] = field(default_factory=list)
     known: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
@@ -68,7 +69,7 @@ class _Dims:
             total = self._record("add", total, part)
         return total
 
-    def _product(self, monomial: tuple[Symbol | Call, ...], coefficient: int) -> int:
+    def _product(self, monomial: tuple[Symbol | Call | Late, ...], coefficient: int) -> int:
         parts = [self._atom(atom) for atom in monomial]
         if coefficient != 1 or not parts:
             parts.append(coefficient)
@@ -77,9 +78,11 @@ class _Dims:
             total = self._record("mul", total, part)
         return total
 
-    def _atom(self, atom: Symbol | Call) -> int:
+    def _atom(self, atom: Symbol | Call | Late) -> int:
         if isinstance(atom, Symbol):
             return self._record("input", atom.input, atom.axis, atom.name)
+        if isinstance(atom, Late):
+            return self._record("shape" if atom.axis else "value", self.index[atom.tensor], atom.index)
         return self._record(atom.op, self.add(atom.a), self.add(atom.b))
 
 
@@ -89,9 +92,9 @@ class _Writer:
     def __init__(self, graph: Graph, meta: dict[str, Any]) -> None:
         self.graph = graph
         self.text = _Text()
-        self.dims = _Dims(self.text)
         self.tensors: list[Tensor] = []
         self.index: dict[Tensor, int] = {}
+        self.dims = _Dims(self.text, self.index)
         self.alias: dict[Tensor, Tensor] = {}
         self.offsets: dict[Tensor, tuple[int, int]] = {}
         self.data_bytes = 0
@@ -223,8 +226,8 @@ def _write_at(file: BinaryIO, position: int, data: bytes) -> None:
 
 
 def own_outputs(graph: Graph) -> None:
-    """Give every model output a tensor of its own, written by a step: copy inputs, constants, views, and what is named twice."""
-    written = {t for s in graph.steps if s.op != Op.ALIAS for t in s.outputs}
+    """Give every model output a tensor of its own, written by a step: copy inputs, constants, views, variables, repetitions."""
+    written = {t for s in graph.steps if s.op not in (Op.ALIAS, Op.VAR) for t in s.outputs}
     taken: set[Tensor] = set()
     for i, tensor in enumerate(graph.outputs):
         if tensor in written and tensor not in taken:

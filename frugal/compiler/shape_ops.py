@@ -190,7 +190,7 @@ def transpose(node: Node) -> Tensor:
 @op("Expand")
 def expand(node: Node) -> Tensor:
     x = node.get(0)
-    result = node.broadcast(x.shape, tuple(node.integers(1, "shape")))
+    result = node.broadcast(x.shape, tuple(node.sizes(1, "shape")))
     if result == x.shape:
         return x
     return node.emit(Op.EXPAND, [x], x.dtype, result)
@@ -361,7 +361,7 @@ def range_(node: Node) -> Tensor:
 def constant_of_shape(node: Node) -> Tensor:
     value = node.attr("value")
     array = np.zeros(1, np.float32) if value is None else node.lowering.source.array(value).reshape(1)
-    result = node.integers(0, "shape")
+    result = node.sizes(0, "shape")
     if len(result) == 1 and isinstance(result[0], int) and result[0] <= SYM_LIMIT:
         return node.constant(np.full(result[0], array[0]))
     return node.emit(Op.FILL, [node.constant(array)], FROM_NUMPY[array.dtype], result)

@@ -19,7 +19,7 @@ DEFAULT = Layout.A8_BLOCK  # MiniLM int8, mean cosine to fp32 on STS-B: 0.9992 w
 
 def quantize_activations(graph: Graph, activations: str) -> None:
     find = Matcher(graph)
-    made: dict[tuple[Tensor, Layout], Tensor] = {}
+    made: dict[tuple[Tensor, Layout, Step | None], Tensor] = {}
     for step in list(graph.steps):
         weight = step.inputs[1] if step.op == Op.LINEAR else None
         if weight is None or weight.weight is None or weight.layout == Layout.F32_P16:
@@ -29,11 +29,12 @@ def quantize_activations(graph: Graph, activations: str) -> None:
         source, scale = _static(find, x)
         layout = DEFAULT if activations == "int8" else Layout[f"A8_{activations[5:].upper()}"]
         layout = Layout.A8_TOKEN if scale is not None else layout
-        if (x, layout) not in made:
+        key = (x, layout, find.blocks.get(step))
+        if key not in made:
             quantized = Tensor(f"{x.name}/int8", DType.INT8, x.shape, layout=layout)
-            made[x, layout] = quantized
+            made[key] = quantized
             graph.steps.insert(graph.steps.index(step), Step(Op.QUANTIZE_ACT, [source, scale], [quantized], [], step.name))
-        step.inputs[0] = made[x, layout]
+        step.inputs[0] = made[key]
         if weight.layout == Layout.W8_P16:
             step.inputs[2] = _scales(weight)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ir import Binary, Graph, Op, Step, Tensor, Unary
+from ..ir import CONTROL, Binary, Graph, Op, Step, Tensor, Unary
 
 
 class Matcher:
@@ -12,11 +12,15 @@ class Matcher:
         self.graph = graph
         self.producers = graph.producers()
         self.uses = graph.uses()
+        self.blocks = graph.blocks() if any(s.op in CONTROL for s in graph.steps) else {}
 
     def only_use(self, tensor: Tensor) -> Step | None:
-        """The one step that reads a tensor, or None when there are more, or the model returns it."""
+        """The one step that reads a tensor, in the same block; None: there are more, or late dims or the caller read it."""
         readers = self.uses.get(tensor, [])
-        return readers[0] if len(readers) == 1 and readers[0].outputs else None
+        if len(readers) != 1 or not readers[0].outputs or readers[0].op in CONTROL or tensor.pinned:
+            return None
+        writer = self.producers.get(tensor)
+        return readers[0] if writer is None or self.blocks.get(writer) is self.blocks.get(readers[0]) else None
 
     def unary(self, tensor: Tensor | None, kind: Unary) -> Step | None:
         step = self.producers.get(tensor) if tensor is not None else None

@@ -20,5 +20,5 @@ def shorten_views(graph: Graph) -> None:
         if before is not None and before.op == Op.ALIAS:
             step.inputs[0] = source = before.inputs[0]
         assert source is not None
-        if source.shape == step.out.shape:
+        if source.shape == step.out.shape and not step.out.pinned:
             graph.replace(step.out, source)
