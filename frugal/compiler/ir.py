@@ -100,6 +100,7 @@ class Op(IntEnum):
     # -- 64..71: integer convolution and pooling
 
     # -- 72..79: recurrences and transforms
+    RECURRENT = 72
 
     # -- 80..87: attention and its caches
 
@@ -136,6 +137,15 @@ class Unary(IntEnum):
     HARD_SIGMOID = 25
     HARD_SWISH = 26
     ISNAN = 27
+
+
+class Cell(IntEnum):
+    """Activations of a recurrence beside those of Unary."""
+
+    AFFINE = 64
+    THRESHOLDED_RELU = 65
+    SCALED_TANH = 66
+    SOFTSIGN = 67
 
 
 class Binary(IntEnum):

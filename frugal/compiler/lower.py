@@ -36,6 +36,7 @@ HANDLER_MODULES = (
     "composed_ops",
     "math_ops",
     "nn_ops",
+    "recurrent_ops",
     "shape_ops",
 )  # each registers its handlers when it is imported
 FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
@@ -76,6 +77,7 @@ class Node:
         self.opset = lowering.opsets.get("", 0)
         self.inputs = [lowering.lookup(name, self) if name else None for name in proto.input]
         self.temporaries = 0
+        self.foldable = True  # a handler clears it where onnx.reference would not give the same
 
     def fail(self, message: str) -> InvalidModel:
         return InvalidModel(f"{self.where}: {message}")
@@ -171,9 +173,13 @@ class Node:
     def emit(self, code: Op, inputs: Sequence[Tensor | None], dtype: int, shape: Sequence[Dim], *attrs: Any) -> Tensor:
         """Append a step with one output of this dtype and shape, and return the output."""
         result = self.tensor(dtype, shape)
-        operands = [None if t is None else self.lowering.materialize(t) for t in inputs]
-        self.graph.steps.append(Step(code, operands, [result], list(attrs), self.name))
+        self.emit_all(code, inputs, [result], attrs)
         return result
+
+    def emit_all(self, code: Op, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], attrs: Sequence[Any]) -> None:
+        """Append a step with these outputs."""
+        operands = [None if t is None else self.lowering.materialize(t) for t in inputs]
+        self.graph.steps.append(Step(code, operands, list(outputs), list(attrs), self.name))
 
     def constant(self, values: np.ndarray) -> Tensor:
         result = self.tensor(FROM_NUMPY[values.dtype], values.shape)
@@ -412,7 +418,7 @@ class Lowering:
         operands = [t for t in node.inputs if t is not None]
         results = [t for t, name in zip(results, node.proto.output, strict=False) if name]
         new = self.graph.steps[before:]
-        if not new or not all(t.const is not None for t in operands):
+        if not new or not node.foldable or not all(t.const is not None for t in operands):
             return
         sizes = [elements(t.shape) for t in results]
         if not all(isinstance(s, int) for s in sizes):

@@ -185,6 +185,14 @@ enum frugal_reduce {
     FRUGAL_REDUCE_COUNT = 8
 };
 
+/* Activations of a recurrence beside those of frugal_unary. */
+enum frugal_cell {
+    FRUGAL_CELL_AFFINE = 64,           /* p x + q */
+    FRUGAL_CELL_THRESHOLDED_RELU = 65, /* x >= p ? x : 0 */
+    FRUGAL_CELL_SCALED_TANH = 66,      /* p tanh(q x) */
+    FRUGAL_CELL_SOFTSIGN = 67          /* x / (1 + |x|) */
+};
+
 /* Steps.  x?: optional operand (-1 when absent).  [..]: shapes; dims with one letter must agree.  d: an attribute that is a dim.
  */
 enum frugal_op {
@@ -288,6 +296,17 @@ enum frugal_op {
     /* -- 64..71: integer convolution and pooling (ops_qconv.c) -- */
 
     /* -- 72..79: recurrences and transforms (ops_recurrent.c, ops_signal.c) -- */
+    /* in x float32 [t, b, d g s], r F32_P16 [d g hp, h] or float32 [d, g h, h], bias? [d hp] (of the last gate of a GRU, for
+     * the recurrent product), h? [d, b, h], c? [d, b, h], peepholes? [d, 3 h] (i, o, f), lens? int32 [b], each 0 to t;
+     * out y_h [d, b, h], y [t, d, b, h] or empty when nobody reads it, y_c as y_h (LSTM) or empty.
+     * hp: h rounded up to 16; s: h or hp; g gates in ONNX's order: RNN 1, GRU z r h, LSTM i o f c.  x holds the products with
+     * the input weights and all biases but that of `bias`.
+     * attrs cell (0 RNN, 1 GRU, 2 LSTM), direction (0 forward, 1 reverse, 2 both: d = 2), batch_first (0 or 1: x [b, t, ..],
+     * y [b, t, d, h], states [b, d, h]), after (0 or 1: GRU resets behind the product), coupled (0 or 1: LSTM f = 1 - i), clip
+     * (float above 0, inf for none; of what goes into the activation of a gate, not of c), 6 times: function (a frugal_unary or
+     * frugal_cell), p, q. v = product of h (one fmaf chain) (+ bias) + x; further sums and products rounded one by one, in the
+     * order of ONNX's equations.  y is 0 behind a row's length, its last state is the one at its length. */
+    FRUGAL_OP_RECURRENT = 72,
 
     /* -- 80..87: attention and its caches (ops_attention.c) -- */
 

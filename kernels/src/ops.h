@@ -211,6 +211,9 @@ FR_DECLARE(set)
 /* -- integer convolution and pooling -- */
 
 /* -- recurrences and transforms -- */
+FR_DECLARE(recurrent)
+void fr_recurrent_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_recurrent_operations(const fr_call *c);
 
 /* -- attention and its caches -- */
 

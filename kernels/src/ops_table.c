@@ -68,6 +68,13 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     /* -- integer convolution and pooling -- */
 
     /* -- recurrences and transforms -- */
+    [FRUGAL_OP_RECURRENT] = {.name = "recurrent",
+                             IN(2, 7, 3),
+                             .required = 3,
+                             .attrs = "cctttfnffnffnffnffnffnff",
+                             DO(recurrent),
+                             .scratch = fr_recurrent_scratch,
+                             .operations = fr_recurrent_operations},
 
     /* -- attention and its caches -- */
 };

@@ -309,6 +309,8 @@ static bool layout_allowed(uint16_t op, bool output, uint32_t i, uint8_t layout)
         return act || layout == FRUGAL_PLAIN;
     if (op == FRUGAL_OP_LINEAR && !output && i == 1)
         return !act && layout != FRUGAL_PLAIN;
+    if (op == FRUGAL_OP_RECURRENT && !output && i == 1)
+        return layout == FRUGAL_F32_P16 || layout == FRUGAL_PLAIN;
     return layout == FRUGAL_PLAIN;
 }
 
