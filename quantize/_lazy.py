@@ -29,3 +29,8 @@ def onnxruntime(what: str = "running the reference model") -> ModuleType:
 def tokenizers(what: str) -> ModuleType:
     """The tokenizers package. Raises MissingExtra that names the extra `text`."""
     return _load("tokenizers", "text", what)
+
+
+def tflite() -> ModuleType:
+    """The tflite package (the flatbuffer schema's classes). Raises MissingExtra that names the extra `tflite`."""
+    return _load("tflite", "tflite", "reading .tflite files")

@@ -71,13 +71,14 @@ class ExportResult:
 def export(
     source: str | Path, out: str | Path, *, task: str | None = None, opset: int = OPSET, progress: Progress | None = None
 ) -> ExportResult:
-    """Write `source` (Hugging Face folder, or .onnx) as ONNX to `out`.
+    """Write `source` (Hugging Face folder, .tflite or .onnx) as ONNX to `out`.
 
     out: a folder, which receives model.onnx, model.onnx.data and the tokenizer and pooling files; or a path ending in
     .onnx, one file (plus .data from 1.9 GB up).  task: a transformers task name; None: by the folder's contents.
     Inputs input_ids, attention_mask (and token_type_ids where the model has several types), int64 [batch, sequence];
     outputs last_hidden_state [batch, sequence, hidden] and, with sentence-transformers pooling, sentence_embedding
-    [batch, hidden]; or the task head's logits. Memory: the graph and 16 MiB of one tensor at a time.
+    [batch, hidden]; or the task head's logits. A .tflite keeps its inputs and outputs; its state becomes inputs NAME_in and
+    outputs NAME_out (metadata `frugal.state`). Memory: the graph and 16 MiB of one tensor at a time.
 
     Raises InvalidModel (naming file and tensor), InvalidArgument, MissingExtra, FrugalError when the disk refuses.
     """
@@ -85,6 +86,10 @@ def export(
     _check_arguments(src, target, opset)
     if src.suffix == ".onnx":
         result = _copy_onnx(src, target, progress)
+    elif src.suffix == ".tflite":
+        from .tflite.importer import export_tflite
+
+        result = export_tflite(src, target, opset, progress)
     else:
         config = read_json(src / "config.json")
         why_not = bert.unsupported(config)
@@ -104,13 +109,13 @@ def _check_arguments(src: Path, target: Path, opset: int) -> None:
         raise InvalidArgument(f"opset {opset}: want 23 to 26 (Attention starts at 23, onnxruntime 1.31 stops at 26)")
     if not src.exists():
         raise InvalidArgument(f"source {src}: no such file or folder (give a local folder; nothing is downloaded)")
-    if src.suffix in (".gguf", ".tflite"):
+    if src.suffix == ".gguf":
         raise InvalidModel(
             f"{src}: {src.suffix} is not yet supported as an export source; give a Hugging Face folder"
-            " with model.safetensors, or an .onnx file"
+            " with model.safetensors, a .tflite or an .onnx file"
         )
-    if src.is_file() and src.suffix != ".onnx":
-        raise InvalidModel(f"{src}: want a Hugging Face folder or an .onnx file")
+    if src.is_file() and src.suffix not in (".onnx", ".tflite"):
+        raise InvalidModel(f"{src}: want a Hugging Face folder, a .tflite or an .onnx file")
     if target.suffix == ".onnx" and target.is_dir():
         raise InvalidArgument(f"out {target}: is a folder, but its name ends in .onnx")
     if target.suffix != ".onnx" and target.is_file():

@@ -216,7 +216,6 @@ def test_lying_headers(tmp_path: Path) -> None:
     [
         ("nowhere", InvalidArgument, "no such file"),
         ("x.gguf", InvalidModel, "not yet supported"),
-        ("x.tflite", InvalidModel, "not yet supported"),
         ("x.txt", InvalidModel, "folder"),
         ("empty", InvalidModel, "config.json"),
         ("x.onnx", InvalidModel, "not an ONNX"),
