@@ -12,7 +12,7 @@ import numpy as np
 
 from frugal.errors import InvalidModel, UnsupportedOperator
 
-from .converter import Op, channels_first, op
+from .converter import CLAMPS, Op, channels_first, op
 from .reader import Tensor
 
 SAME, VALID = 0, 1
@@ -188,6 +188,9 @@ def pool(o: Op) -> None:
         else:
             o.c.put_real(y, value, first, activation)
         return
+    if o.kind == "AVERAGE_POOL_2D" and x.quantized and o.alike(x, y):
+        integer_average(o, x, y, attributes, kernel[0] * kernel[1], activation)
+        return
     value = o.c.real(x, first)
     if o.kind == "L2_POOL_2D":
         value = o.node("Mul", [value, value])
@@ -195,3 +198,28 @@ def pool(o: Op) -> None:
     if o.kind == "L2_POOL_2D":
         value = o.node("Sqrt", [value])
     o.c.put_real(y, value, first, activation)
+
+
+def integer_average(o: Op, x: Tensor, y: Tensor, attributes: dict[str, object], count: int, activation: str) -> None:
+    """The mean of the integers, halves rounded away from 0 as TFLite does: ties are frequent, and what follows amplifies them.
+
+    The integers are averaged as they are (scale 1, zero point 0), and QuantizeLinear's scale is a little below 1: q / (1 - e) =
+    q (1 + e) moves a half off the tie, away from 0, and nothing else, since other means are 1 / (2 count) or more from it.
+    """
+    assert x.dtype is not None
+    c, first, name = o.c, channels_first(4), o.name
+    limit = float(np.iinfo(x.dtype).max) + 1
+    nudge = max(2.0 ** -np.ceil(np.log2(8 * count * limit)), 2.0**-22)
+    zero = c.scalar(0, x.dtype)
+    value = c.graph.node("DequantizeLinear", [c.raw(x, first), c.scalar(1.0), zero], c.node_name(f"{name}/DequantizeLinear"))[0]
+    value = o.node("AveragePool", [value], main=True, **attributes)
+    low, high = c.needed_clamp(y, *CLAMPS[activation]) if activation in CLAMPS else (None, None)
+    if activation != "NONE" and activation not in CLAMPS:
+        raise UnsupportedOperator(f"fused activation {activation} is not supported")
+    assert y.quantization is not None
+    scale, shift = float(y.quantization.scale[0]), int(y.quantization.zero[0])
+    low, high = (None if b is None else float(shift + round(b / scale)) for b in (low, high))
+    if low is not None or high is not None:
+        value = o.node("Clip", [value, *("" if b is None else c.scalar(b) for b in (low, high))])
+    inputs = [value, c.constant("const/round_away", np.float32(1 - nudge), ("round away", nudge)), zero]
+    c.put(y, c.graph.node("QuantizeLinear", inputs, c.node_name(f"{name}/QuantizeLinear"))[0], first)

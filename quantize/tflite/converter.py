@@ -251,6 +251,7 @@ class Converter:
         """An initializer; the same key gives the same one. bool, ints and floats as ONNX has them."""
         if key is not None and key in self.shared:
             return self.shared[key]
+        value = np.asarray(value)
         full = self.graph.unique(name) if name not in self.names or name in self.graph.tensors else name
         self.graph.tensors[full] = onnxfile.from_array(full, np.ascontiguousarray(value).reshape(value.shape))
         if key is not None:
