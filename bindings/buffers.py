@@ -16,8 +16,12 @@ from frugal.errors import InvalidArgument
 from ._ffi import lib
 from .plan import Tensor
 
-# ONNX TensorProto.DataType -> struct's code.  memoryview has none for float16, so its bits travel as uint16.
-CODES: dict[int, Any] = {1: "f", 2: "B", 3: "b", 4: "H", 5: "h", 6: "i", 7: "q", 9: "?", 10: "H", 11: "d", 12: "I", 13: "Q"}
+# ONNX TensorProto.DataType -> struct's code.  memoryview has none for float16, so its bits travel as uint16; likewise bfloat16,
+# and as bytes the floats of 8 and 4 bits; integers of 4 and 2 bits take a byte each.
+CODES: dict[int, Any] = {
+    1: "f", 2: "B", 3: "b", 4: "H", 5: "h", 6: "i", 7: "q", 9: "?", 10: "H", 11: "d", 12: "I", 13: "Q", 16: "H", 17: "B", 18: "B",
+    19: "B", 20: "B", 21: "B", 22: "b", 23: "B", 24: "B", 25: "B", 26: "b",
+}  # fmt: skip
 ITEM_BYTES = {dtype: calcsize(code) for dtype, code in CODES.items()}
 _SAME = {"l": "q" if calcsize("l") == 8 else "i", "L": "Q" if calcsize("L") == 8 else "I", "n": "q", "N": "Q", "e": "H"}
 _NATIVE = {"", "@", "=", "<" if sys.byteorder == "little" else ">"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from frugal.errors import InvalidPlan
 
 from ._ffi import ffi, lib
 from .status import check
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # ONNX TensorProto.DataType -> (numpy's name, ONNX Runtime's name).  What may cross the border to numpy.
 DTYPES: dict[int, tuple[str, str]] = {
@@ -25,7 +28,34 @@ DTYPES: dict[int, tuple[str, str]] = {
     11: ("float64", "tensor(double)"),
     12: ("uint32", "tensor(uint32)"),
     13: ("uint64", "tensor(uint64)"),
+    16: ("bfloat16", "tensor(bfloat16)"),
+    17: ("float8_e4m3fn", "tensor(float8e4m3fn)"),
+    18: ("float8_e4m3fnuz", "tensor(float8e4m3fnuz)"),
+    19: ("float8_e5m2", "tensor(float8e5m2)"),
+    20: ("float8_e5m2fnuz", "tensor(float8e5m2fnuz)"),
+    21: ("uint4", "tensor(uint4)"),
+    22: ("int4", "tensor(int4)"),
+    23: ("float4_e2m1fn", "tensor(float4e2m1)"),
+    24: ("float8_e8m0fnu", "tensor(float8e8m0)"),
+    25: ("uint2", "tensor(uint2)"),
+    26: ("int2", "tensor(int2)"),
 }
+BITS = {16: "uint16", **dict.fromkeys(range(17, 27), "uint8")}  # types that numpy itself lacks, and what holds their bits
+
+
+def numpy_dtype(number: int) -> np.dtype[Any]:
+    """numpy's dtype for a data type: that of the package ml_dtypes where numpy has none, or without it that of the bits."""
+    import numpy as np
+
+    name = DTYPES[number][0]
+    if number not in BITS:
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        return np.dtype(BITS[number])
+    return np.dtype(getattr(ml_dtypes, name))
+
 
 Dim = int | str | None
 

@@ -11,7 +11,7 @@ from frugal.errors import InvalidArgument, OutOfMemory
 from . import library
 from ._ffi import ffi, lib
 from .buffers import ITEM_BYTES, as_buffer, empty
-from .plan import DTYPES, PlanBuffer
+from .plan import BITS, PlanBuffer, numpy_dtype
 from .status import check, message
 
 if TYPE_CHECKING:  # numpy is imported by those who give arrays
@@ -57,6 +57,7 @@ class Session:
         self.pool = pool
         self.memory_limit = memory_limit
         self._ranks = [len(t.shape) for t in plan.inputs]
+        self._has_bits = any(t.dtype in BITS for t in (*plan.inputs, *plan.outputs))
         self._error = ffi.new("frugal_error *")
         self._inputs = ffi.new("void *[]", max(len(plan.inputs), 1))
         self._outputs = ffi.new("void *[]", max(len(plan.outputs), 1))
@@ -75,16 +76,12 @@ class Session:
     @cached_property
     def input_dtypes(self) -> list[np.dtype[Any]]:
         """numpy's dtype of each input."""
-        import numpy as np
-
-        return [np.dtype(DTYPES[t.dtype][0]) for t in self.plan.inputs]
+        return [numpy_dtype(t.dtype) for t in self.plan.inputs]
 
     @cached_property
     def output_dtypes(self) -> list[np.dtype[Any]]:
         """numpy's dtype of each output."""
-        import numpy as np
-
-        return [np.dtype(DTYPES[t.dtype][0]) for t in self.plan.outputs]
+        return [numpy_dtype(t.dtype) for t in self.plan.outputs]
 
     def _start(self) -> None:
         """Initialise the C session; again after set_isa and in the child of a fork."""
@@ -147,7 +144,11 @@ class Session:
             results = [np.empty(self._output_shapes[i], self.output_dtypes[i]) for i in fixed]
         except MemoryError as e:
             raise OutOfMemory(f"this machine has no room for outputs of shapes {self._output_shapes}") from e
-        self._call(arrays, fixed, results)
+        if self._has_bits:
+            inputs = [_plain(a, t.dtype) for a, t in zip(arrays, self.plan.inputs, strict=True)]
+            self._call(inputs, fixed, [_plain(r, self.plan.outputs[i].dtype) for r, i in zip(results, fixed, strict=True)])
+        else:
+            self._call(arrays, fixed, results)
         if not self._late:
             return results
         made = dict(zip(fixed, results, strict=True))
@@ -276,6 +277,11 @@ class Session:
         self._arena, self._arena_bytes = (None, ffi.NULL), 0
         self._arena = _aligned(want)
         self._arena_bytes = want
+
+
+def _plain(array: Array, dtype: int) -> Array:
+    """The bits of an array whose dtype is from ml_dtypes, which have no buffer protocol."""
+    return array.view(BITS[dtype]) if dtype in BITS else array
 
 
 def _view_shape(view: memoryview, rank: int) -> Shape:

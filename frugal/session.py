@@ -374,7 +374,7 @@ def _fits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
     """Whether a list's values may become `dtype`: no fraction is lost, no integer wraps; an empty list always may."""
     if not array.size:
         return True
-    if array.dtype.kind not in {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}[dtype.kind]:
+    if array.dtype.kind not in {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}.get(dtype.kind, ""):
         return False
     if dtype.kind in "iu":
         import numpy as np

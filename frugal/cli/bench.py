@@ -162,11 +162,11 @@ def _values(i: NodeArg, shape: list[int], bound: int) -> Any:
     """Normal floats, ones for masks, zeros for types and positions, other integers random in [0, bound)."""
     import numpy as np
 
-    from ..bindings.plan import DTYPES
+    from ..bindings.plan import DTYPES, numpy_dtype
 
-    dtype = np.dtype(next(name for name, ort in DTYPES.values() if ort == i.type))
+    dtype = numpy_dtype(next(number for number, (_, ort) in DTYPES.items() if ort == i.type))
     rng = np.random.default_rng(0)
-    if dtype.kind == "f":
+    if "float" in i.type or "double" in i.type:
         return rng.standard_normal(shape).astype(dtype)
     if dtype.kind == "b" or "mask" in i.name:
         return np.ones(shape, dtype)

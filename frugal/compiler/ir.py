@@ -16,6 +16,11 @@ import numpy as np
 from . import dims
 from .dims import Dim
 
+try:  # comes with onnx; without it no model is read
+    import ml_dtypes
+except ImportError:
+    ml_dtypes = None
+
 Shape = tuple[Dim, ...]
 
 
@@ -34,6 +39,17 @@ class DType(IntEnum):
     DOUBLE = 11
     UINT32 = 12
     UINT64 = 13
+    BFLOAT16 = 16
+    FLOAT8E4M3FN = 17
+    FLOAT8E4M3FNUZ = 18
+    FLOAT8E5M2 = 19
+    FLOAT8E5M2FNUZ = 20
+    UINT4 = 21  # 4 and 2 bits: one element a byte, but packed in a model's file
+    INT4 = 22
+    FLOAT4E2M1 = 23
+    FLOAT8E8M0 = 24
+    UINT2 = 25
+    INT2 = 26
 
 
 NUMPY: dict[int, np.dtype] = {
@@ -50,6 +66,26 @@ NUMPY: dict[int, np.dtype] = {
     DType.UINT32: np.dtype(np.uint32),
     DType.UINT64: np.dtype(np.uint64),
 }
+if ml_dtypes is not None:
+    NUMPY |= {
+        DType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+        DType.FLOAT8E4M3FN: np.dtype(ml_dtypes.float8_e4m3fn),
+        DType.FLOAT8E4M3FNUZ: np.dtype(ml_dtypes.float8_e4m3fnuz),
+        DType.FLOAT8E5M2: np.dtype(ml_dtypes.float8_e5m2),
+        DType.FLOAT8E5M2FNUZ: np.dtype(ml_dtypes.float8_e5m2fnuz),
+        DType.UINT4: np.dtype(ml_dtypes.uint4),
+        DType.INT4: np.dtype(ml_dtypes.int4),
+        DType.FLOAT4E2M1: np.dtype(ml_dtypes.float4_e2m1fn),
+        DType.FLOAT8E8M0: np.dtype(ml_dtypes.float8_e8m0fnu),
+        DType.UINT2: np.dtype(ml_dtypes.uint2),
+        DType.INT2: np.dtype(ml_dtypes.int2),
+    }
+NARROW = frozenset({DType.FLOAT16, DType.BFLOAT16})  # floats that are computed in float32
+SMALL_INTS = {DType.UINT4: 4, DType.INT4: 4, DType.UINT2: 2, DType.INT2: 2}  # bits of an element in a model's file
+INTEGERS = {d for d in NUMPY if "INT" in DType(d).name and d not in SMALL_INTS}
+SMALL_FLOATS = {
+    DType.FLOAT8E4M3FN, DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2, DType.FLOAT8E5M2FNUZ, DType.FLOAT4E2M1, DType.FLOAT8E8M0,
+}  # fmt: skip
 FROM_NUMPY = {dtype: DType(number) for number, dtype in NUMPY.items()}
 
 
@@ -96,6 +132,8 @@ class Op(IntEnum):
     # -- 40..55: moving, sorting, searching, sampling
 
     # -- 56..63: quantization and data types
+    CONVERT = 56
+    BIT_CAST = 57
 
     # -- 64..71: integer convolution and pooling
 
@@ -255,8 +293,8 @@ class Tensor:
     weight: Weight | None = None
     layout: Layout = Layout.PLAIN
     input: int = -1  # index of the model input this is, or -1
-    bits: int = 0  # 4 for a constant that the model stores in 4 bits an element
     pinned: bool = False  # late dims read it: no other tensor may take its place
+    wide: Tensor | None = None  # of a float16 or bfloat16 result: the float32 it was rounded from (lower.py, rule 6)
 
     @property
     def rank(self) -> int:

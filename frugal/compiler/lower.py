@@ -9,6 +9,10 @@ Rules:
 4. A node without a handler, or that its handler refuses, is translated from the definition that ONNX gives for its operator in
    terms of others (functions.py), when there is one.
 5. An operator with neither is an UnsupportedOperator that names the node of the model, before anything runs.
+6. float16 and bfloat16 are storage, computed in float32: a handler that refuses them, or emits a step that does, runs again on
+   float32 casts of its operands, and its results are cast back.  A result remembers the float32 it was rounded from
+   (``Tensor.wide``), which its readers take instead: no rounding between consecutive operators, as onnxruntime does, and every
+   pass sees plain float32.  A Cast that the model itself holds does round.
 """
 
 from __future__ import annotations
@@ -23,8 +27,23 @@ from ..errors import FrugalError, InvalidModel, UnsupportedOperator
 from . import dims
 from .dims import Dim, Expr
 from .functions import body_of
-from .ir import FROM_NUMPY, NUMPY, DType, Graph, Op, Shape, Step, Tensor, Unary, elements
-from .reader import INT4, UINT4, Source
+from .ir import (
+    FROM_NUMPY,
+    INTEGERS,
+    NARROW,
+    NUMPY,
+    SMALL_FLOATS,
+    SMALL_INTS,
+    DType,
+    Graph,
+    Op,
+    Shape,
+    Step,
+    Tensor,
+    Unary,
+    elements,
+)
+from .reader import Source
 
 if TYPE_CHECKING:
     import onnx
@@ -38,12 +57,22 @@ HANDLER_MODULES = (
     "nn_ops",
     "recurrent_ops",
     "shape_ops",
+    "types_ops",
 )  # each registers its handlers when it is imported
 FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
 FOLD_BUDGET = 64 << 20  # bytes that all folded results of a model may take, beside 4 times its own size
 SYM_LIMIT = 1024  # integers of a tensor whose values are followed as symbols
 MICROSOFT = "com.microsoft"
-INTEGERS = {d for d in DType if "INT" in d.name}
+# Operators whose handlers take float16 and bfloat16 as they are (rule 6): types or exact values are what they are about.
+EXACT = {
+    "BitCast", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "Identity", "If", "IsInf", "IsNaN", "Loop",
+    "QuantizeLinear", "RandomNormalLike", "RandomUniformLike", "Scan", "Shape", "Size",
+}  # fmt: skip
+# Steps that only move elements, of any data type; in the blocks of other files their handlers say so themselves.
+MOVES = {
+    Op.ALIAS, Op.WHERE, Op.CAST, Op.CONVERT, Op.BIT_CAST, Op.TRANSPOSE, Op.EXPAND, Op.SLICE, Op.CONCAT, Op.GATHER, Op.FILL,
+    Op.DEQUANTIZE, Op.GATHER_DEQUANTIZE,
+}  # fmt: skip
 
 
 def load_handlers() -> dict[tuple[str, str], Handler]:
@@ -178,8 +207,17 @@ class Node:
 
     def emit_all(self, code: Op, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], attrs: Sequence[Any]) -> None:
         """Append a step with these outputs."""
+        self._refuse_small(code, inputs, attrs)
         operands = [None if t is None else self.lowering.materialize(t) for t in inputs]
         self.graph.steps.append(Step(code, operands, list(outputs), list(attrs), self.name))
+
+    def _refuse_small(self, code: Op, inputs: Sequence[Tensor | None], attrs: Sequence[Any]) -> None:
+        """Refuse a step that computes with floats of at most 16 bits or integers of less than 8, which none does."""
+        if code in MOVES or 25 <= code < 32 or 40 <= code < 56 or (code == Op.UNARY and attrs[0] == Unary.COPY):
+            return
+        for t in inputs:
+            if t is not None and (t.dtype in NARROW or ((t.dtype in SMALL_FLOATS or t.dtype in SMALL_INTS) and code < 56)):
+                raise self.unsupported(f"'{t.name}' is {type_name(t.dtype)}, which no step computes with")
 
     def constant(self, values: np.ndarray) -> Tensor:
         result = self.tensor(FROM_NUMPY[values.dtype], values.shape)
@@ -216,6 +254,7 @@ class Lowering:
         self.inside: list[Node] = []  # the nodes whose definitions are being translated, outermost first
         self.dims_steps: dict[Tensor, Tensor] = {}  # what was written to be read: symbols by steps, integers by late dims
         self.late_numbers: dict[Tensor, int] = {}
+        self.wide_constants: dict[Tensor, Tensor] = {}
         self.fold_budget = FOLD_BUDGET + 4 * source.bytes
 
     # ---- names ----
@@ -225,8 +264,7 @@ class Lowering:
                 return values[name]
             if name in initializers:
                 array = self.source.array(initializers[name])
-                bits = 4 if initializers[name].data_type in (UINT4, INT4) else 0
-                tensor = Tensor(name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=bits)
+                tensor = Tensor(name, FROM_NUMPY[array.dtype], array.shape, const=array)
                 values[name] = tensor
                 return tensor
         raise InvalidModel(
@@ -245,7 +283,7 @@ class Lowering:
     def materialize(self, tensor: Tensor) -> Tensor:
         """A tensor that the executor can read: symbolic integers come from a DIMS step, quantized constants become float."""
         if tensor.quant is not None and tensor.const is None:
-            tensor.const = tensor.quant.value()
+            tensor.const = tensor.quant.value().astype(NUMPY[tensor.dtype], copy=False)
         if tensor.sym is None or tensor.const is not None or tensor.input >= 0:
             return tensor
         if tensor not in self.dims_steps:
@@ -338,8 +376,8 @@ class Lowering:
     def _node(self, proto: onnx.NodeProto) -> None:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         node = Node(self, proto)
-        before, made = len(self.graph.steps), dict(self.dims_steps)
-        results = self._translate(node, domain, before, made)
+        before = len(self.graph.steps)
+        results = self._translate(node, domain, before)
         if len(proto.output) > len(results):
             missing = [n for n in proto.output[len(results) :] if n]
             if missing:
@@ -351,14 +389,13 @@ class Lowering:
                     raise node.fail(f"output '{name}' is written twice")
                 self.values[name] = tensor
 
-    def _translate(self, node: Node, domain: str, before: int, dims_steps: dict[Tensor, Tensor]) -> list[Tensor]:
+    def _translate(self, node: Node, domain: str, before: int) -> list[Tensor]:
         """The results of a node by its handler or, where that is missing or refuses, by its definition."""
         handler = HANDLERS.get((domain, node.type))
         try:
             if handler is None:
                 raise self._unknown(node, domain)
-            result = _guarded(handler, node)
-            results = list(result) if isinstance(result, (list, tuple)) else [result]
+            results = self._results(handler, node)
             if not any(node.proto.output[len(results) :]):
                 return results
             raise node.unsupported(f"output '{node.proto.output[len(results)]}' is not one that frugal computes")
@@ -366,8 +403,7 @@ class Lowering:
             function = body_of(node.proto, node.inputs, domain, self.opsets.get(domain, 0))
             if function is None:
                 raise
-            del self.graph.steps[before:]
-            self.dims_steps = dims_steps
+            self._take_back(before)
             try:
                 return self.expand(node, *function)
             except UnsupportedOperator:
@@ -413,6 +449,59 @@ class Lowering:
         finally:
             self.values, self.initializers = self.outer.pop()
 
+    def _results(self, handler: Handler, node: Node) -> list[Tensor]:
+        """What a handler makes of a node, in float32 where that is rule 6."""
+        narrow = [t for t in node.inputs if t is not None and t.dtype in NARROW]
+        if not narrow or node.type in EXACT:
+            return _call(handler, node)
+        before, notes = len(self.graph.steps), len(self.graph.notes)
+        if not any(t.wide for t in narrow):
+            try:
+                return _call(handler, node)
+            except UnsupportedOperator:
+                self._take_back(before)
+                del self.graph.notes[notes:]
+        inputs = node.inputs
+        node.inputs = [self.widened(t) for t in inputs]
+        known = {wide: t for wide, t in zip(node.inputs, inputs, strict=True) if wide is not t}
+        results = _call(handler, node)
+        node.inputs = inputs
+        kinds = _result_types(node)
+        return [known.get(t) or self._narrowed(t, kind, node) for t, kind in zip(results, kinds, strict=False)]
+
+    def widened(self, tensor: Tensor | None) -> Tensor | None:
+        """The float32 behind a float16 or bfloat16 tensor."""
+        if tensor is None or tensor.dtype not in NARROW:
+            return tensor
+        if tensor.wide is None:
+            wide = Tensor(f"{tensor.name}/float32", DType.FLOAT, tensor.shape)
+            if not tensor.known:
+                self.graph.steps.append(Step(Op.CAST, [tensor], [wide], [], tensor.name))
+                return wide
+            wide.quant = tensor.quant
+            wide.const = None if tensor.const is None else tensor.const.astype(np.float32)
+            if tensor.quant is not None:
+                return wide
+            self.wide_constants[tensor] = wide = self.wide_constants.get(tensor, wide)
+            return wide
+        return tensor.wide
+
+    def _narrowed(self, tensor: Tensor, kind: int | None, node: Node) -> Tensor:
+        """A float32 result as float16 or bfloat16, when that is its type."""
+        if kind is None or tensor.dtype != DType.FLOAT:
+            return tensor
+        if tensor.const is not None:
+            return Tensor(tensor.name, kind, tensor.shape, const=tensor.const.astype(NUMPY[kind]))
+        result = Tensor(f"{tensor.name}/{type_name(kind)}", kind, tensor.shape, wide=tensor)
+        self.graph.steps.append(Step(Op.CAST, [self.materialize(tensor)], [result], [], node.name))
+        return result
+
+    def _take_back(self, before: int) -> None:
+        """Remove the steps from `before` on."""
+        made = {t for s in self.graph.steps[before:] for t in s.outputs}
+        del self.graph.steps[before:]
+        self.dims_steps = {k: v for k, v in self.dims_steps.items() if v not in made}
+
     def _fold(self, node: Node, results: list[Tensor], before: int) -> None:
         """Rule 3: evaluate a node of constants now, and take back its steps."""
         operands = [t for t in node.inputs if t is not None]
@@ -430,21 +519,40 @@ class Lowering:
         values = _reference(node)
         if values is None or any(v.shape != t.shape for v, t in zip(values, results, strict=False)):
             return
-        del self.graph.steps[before:]
-        made = {t for s in new for t in s.outputs}
-        self.dims_steps = {k: v for k, v in self.dims_steps.items() if v not in made}
+        self._take_back(before)
         for tensor, value in zip(results, values, strict=False):
             tensor.const = np.ascontiguousarray(value, NUMPY[tensor.dtype]).reshape(value.shape)
 
 
-def _guarded(handler: Handler, node: Node) -> Any:
-    """What a handler returns; what a malformed node makes Python say becomes an InvalidModel that names the node."""
+def _call(handler: Handler, node: Node) -> list[Tensor]:
+    """What a handler returns, as a list; what a malformed node makes Python say becomes an InvalidModel that names the node."""
     try:
-        return handler(node)
+        result = handler(node)
     except FrugalError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError) as error:
         raise node.fail(f"malformed: {error}") from error
+    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+
+def _result_types(node: Node) -> list[int | None]:
+    """For each output float16 or bfloat16 where ONNX gives it the type of such an input, else None.
+
+    Operators of other domains have no schema here: all their outputs are of the first such input's type.
+    """
+    from onnx import defs
+
+    kinds = [t.dtype if t is not None and t.dtype in NARROW else None for t in node.inputs]
+    try:
+        schema = defs.get_schema(node.type, node.opset, "" if node.proto.domain == "ai.onnx" else node.proto.domain)
+    except defs.SchemaError:
+        return [next(k for k in kinds if k)] * len(node.proto.output)
+    bound: dict[str, int] = {}
+    for i, kind in enumerate(kinds):
+        if kind is not None:
+            bound.setdefault(schema.inputs[min(i, len(schema.inputs) - 1)].type_str, kind)
+    formal = schema.outputs
+    return [bound.get(formal[min(i, len(formal) - 1)].type_str) for i in range(len(node.proto.output))]
 
 
 def _nothing() -> onnx.NodeProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ir import NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
+from .ir import INTEGERS, NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
 from .lower import Node, op, type_name
 from .shape_ops import followed, symbolic, symbolic_binary, symbolic_compare
 
@@ -28,7 +28,6 @@ REDUCE = {
 
 FLOATS = {DType.FLOAT, DType.DOUBLE}
 INTEGER_UNARY = {Unary.NEG, Unary.ABS, Unary.SIGN, Unary.CLIP}
-INTEGERS = {d for d in DType if "INT" in d.name}
 
 
 def unary(node: Node, x: Tensor, kind: Unary, p: float = 0.0, q: float = 0.0) -> Tensor:

@@ -278,7 +278,7 @@ def quantize_linear(node: Node) -> Tensor:
     x, scale, zero = node.get(0), node.get(1), node.optional(2)
     node.floats(x, scale)
     dtype = zero.dtype if zero is not None else (node.attr("output_dtype", 0) or DType.UINT8)
-    if dtype not in (DType.INT8, DType.UINT8) or (zero is not None and zero.bits == 4):
+    if dtype not in (DType.INT8, DType.UINT8):
         raise node.unsupported("quantization to other types than int8 and uint8 at run time")
     axis, block = quantized_axis(node, x, scale)
     return node.emit(Op.QUANTIZE, [x, scale, zero], dtype, x.shape, axis, block)

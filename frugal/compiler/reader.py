@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidModel, MissingExtra, UnsupportedOperator
-from .ir import NUMPY
+from .ir import NUMPY, SMALL_INTS, DType
 
 if TYPE_CHECKING:
     import onnx
 
-UINT4, INT4, BFLOAT16 = 21, 22, 16
+PACKED = {**SMALL_INTS, DType.FLOAT4E2M1: 4}  # bits of an element where that is less than a byte
 OPSETS = range(7, 29)
 
 
@@ -32,7 +32,7 @@ class Source:
     opsets: dict[str, int] = field(default_factory=dict)
 
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
-        """The value of an initializer; 4-bit types one code a byte, bfloat16 as float32."""
+        """The value of an initializer: numpy's data type, or that of ml_dtypes (4 and 2 bits: one element a byte)."""
         try:
             return self._array(tensor)
         except (ValueError, TypeError, OSError, OverflowError) as error:
@@ -43,7 +43,7 @@ class Source:
     def _array(self, tensor: onnx.TensorProto) -> np.ndarray:
         from onnx import TensorProto, numpy_helper
 
-        if tensor.data_type not in NUMPY and tensor.data_type not in (UINT4, INT4, BFLOAT16):
+        if tensor.data_type not in NUMPY:
             kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "?"
             raise InvalidModel(f"{self.name}: initializer '{tensor.name}' has data type {kind}, which frugal does not read")
         shape = tuple(tensor.dims)
@@ -53,34 +53,37 @@ class Source:
             return self._decode(tensor, self._external(tensor), shape)
         if tensor.HasField("raw_data"):
             return self._decode(tensor, np.frombuffer(tensor.raw_data, np.uint8), shape)
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type == BFLOAT16:
-            return values.astype(np.float32)
-        return values.astype(np.int8 if tensor.data_type == INT4 else np.uint8) if tensor.data_type in (INT4, UINT4) else values
+        values: np.ndarray = numpy_helper.to_array(tensor)
+        return values
 
     def _decode(self, tensor: onnx.TensorProto, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         count = 1
         for d in shape:
             count *= d
-        four_bit = tensor.data_type in (INT4, UINT4)
-        size = 2 if tensor.data_type == BFLOAT16 else 1 if four_bit else NUMPY[tensor.data_type].itemsize
-        want = (count + 1) // 2 if four_bit else count * size
+        dtype = NUMPY[tensor.data_type]
+        bits = PACKED.get(DType(tensor.data_type), 8 * dtype.itemsize)
+        want = (count * bits + 7) // 8
         if raw.size != want:
             raise InvalidModel(f"{self.name}: initializer '{tensor.name}' of shape {shape} needs {want} bytes, it has {raw.size}")
-        if four_bit:
-            codes = np.empty(2 * raw.size, np.uint8)
-            codes[0::2], codes[1::2] = raw & 15, raw >> 4
-            codes = codes[:count].reshape(shape)
-            return codes if tensor.data_type == UINT4 else ((codes ^ 8).view(np.int8) - 8).astype(np.int8)
-        if tensor.data_type == BFLOAT16:
-            return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
-        return raw.view(NUMPY[tensor.data_type]).reshape(shape)
+        if bits < 8:
+            raw = _unpack(raw, bits)[:count]
+            if tensor.data_type in (DType.INT4, DType.INT2):
+                raw = (raw ^ (1 << (bits - 1))) - np.uint8(1 << (bits - 1))  # extends the sign
+        return raw.view(dtype).reshape(shape)
 
     def _external(self, tensor: onnx.TensorProto) -> np.ndarray:
         path, offset, length = external_location(self, tensor)
         if length == 0:
             return np.empty(0, np.uint8)
         return np.memmap(path, np.uint8, "r", offset, (length,))
+
+
+def _unpack(raw: np.ndarray, bits: int) -> np.ndarray:
+    """Bytes to one code a byte, the lowest bits first."""
+    codes = np.empty((raw.size, 8 // bits), np.uint8)
+    for i in range(8 // bits):
+        codes[:, i] = raw >> (bits * i) & ((1 << bits) - 1)
+    return codes.reshape(-1)
 
 
 def external_location(source: Source, tensor: onnx.TensorProto) -> tuple[Path, int, int]:

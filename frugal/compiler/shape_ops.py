@@ -41,7 +41,7 @@ def constant(node: Node) -> Tensor:
     tensor = node.attr("value")
     if tensor is not None:
         array = node.lowering.source.array(tensor)
-        return Tensor(node.name, FROM_NUMPY[array.dtype], array.shape, const=array, bits=4 if tensor.data_type in (21, 22) else 0)
+        return Tensor(node.name, FROM_NUMPY[array.dtype], array.shape, const=array)
     for name, dtype in (
         ("value_float", np.float32),
         ("value_floats", np.float32),
@@ -75,28 +75,6 @@ def shape(node: Node) -> Tensor:
 @op("Size")
 def size(node: Node) -> Tensor:
     return symbolic(node, elements(node.get(0).shape))
-
-
-@op("Cast")
-def cast(node: Node) -> Tensor:
-    return cast_to(node, node.get(0), node.attr("to"))
-
-
-@op("CastLike")
-def cast_like(node: Node) -> Tensor:
-    return cast_to(node, node.get(0), node.get(1).dtype)
-
-
-def cast_to(node: Node, x: Tensor, to: int) -> Tensor:
-    if to not in NUMPY:
-        raise node.unsupported(f"cast to data type {to} (of TensorProto.DataType)")
-    if to == x.dtype:
-        return x
-    if x.sym is not None and to in (DType.INT64, DType.INT32):
-        return symbolic(node, x.sym, to)
-    if x.const is not None and x.const.dtype.kind in "fiub" and NUMPY[to].kind == "f":
-        return node.constant(x.const.astype(NUMPY[to]))
-    return node.emit(Op.CAST, [x], to, x.shape)
 
 
 # ---- views ----
@@ -177,9 +155,7 @@ def transpose(node: Node) -> Tensor:
         made.quant = x.quant.transposed(perm)
         return made
     if x.const is not None:
-        made = node.constant(x.const.transpose(perm))
-        made.bits = x.bits
-        return made
+        return node.constant(x.const.transpose(perm))
     moving = [(p, x.shape[p]) for p in perm if x.shape[p] != 1]
     if [p for p, _ in moving] == sorted(p for p, _ in moving):
         return node.alias(x, result)

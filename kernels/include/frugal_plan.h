@@ -202,8 +202,8 @@ enum frugal_op {
     FRUGAL_OP_BINARY = 1,
     /* in condition (bool), a, b; out y broadcast.  a, b, y of one dtype of any size. */
     FRUGAL_OP_WHERE = 2,
-    /* in x; out y of the same shape and another dtype.  float -> integer truncates and saturates, NaN gives 0; to bool: x != 0.
-     */
+    /* in x; out y of the same shape and another dtype, any two.  float -> integer truncates and saturates, NaN gives 0; integers
+     * wrap, and so does what becomes 4 or 2 bits; to bool: x != 0; to a float of 8 bits: as CONVERT with saturate 1, up. */
     FRUGAL_OP_CAST = 3,
     /* in x; out y with y.dims[i] = x.dims[perm[i]].  attrs perm[rank]. */
     FRUGAL_OP_TRANSPOSE = 4,
@@ -292,6 +292,11 @@ enum frugal_op {
     /* -- 40..55: moving, sorting, searching, sampling (ops_index.c, ops_spatial.c) -- */
 
     /* -- 56..63: quantization and data types (ops_quantize.c, ops_types.c) -- */
+    /* CAST with attrs saturate (0, 1), mode (FLOAT8E8M0: 0 up, 1 down, 2 to nearest with ties up; else unused).  A float of 8 bits
+     * rounds to nearest even; beyond its largest: that one with saturate, else inf where it has one, else NaN. */
+    FRUGAL_OP_CONVERT = 56,
+    /* in x; out y: the bytes of x as another dtype of as many bits. */
+    FRUGAL_OP_BIT_CAST = 57,
 
     /* -- 64..71: integer convolution and pooling (ops_qconv.c) -- */
 

@@ -22,7 +22,18 @@ enum { /* ONNX TensorProto.DataType */
        FR_F64 = 11,
        FR_U32 = 12,
        FR_U64 = 13,
-       FR_BF16 = 16
+       FR_BF16 = 16,
+       /* One byte an element: a float of 8 bits as its code; 4 and 2 bits in the low bits, integers extended to the byte. */
+       FR_F8E4M3FN = 17,
+       FR_F8E4M3FNUZ = 18,
+       FR_F8E5M2 = 19,
+       FR_F8E5M2FNUZ = 20,
+       FR_U4 = 21,
+       FR_I4 = 22,
+       FR_F4E2M1 = 23,
+       FR_F8E8M0 = 24,
+       FR_U2 = 25,
+       FR_I2 = 26
 };
 
 /* A tensor after resolve.  n and every partial product of dims (zeros counted as ones) are at most FRUGAL_MAX_DIM. */
@@ -134,6 +145,17 @@ static inline bool fr_any_output(const fr_call *c) {
     return false;
 }
 float fr_half_to_float(uint16_t h);
+uint16_t fr_double_to_half(double v);      /* to nearest, ties to even, in one rounding */
+uint16_t fr_float_to_bfloat16(float v);    /* likewise */
+bool fr_is_small_float(int dtype);         /* 8 and 4 bits */
+bool fr_is_small_int(int dtype);           /* 4 and 2 bits */
+float fr_small_to_float(int dtype, uint8_t code);
+/* mode: for E8M0 0 up, 1 down, 2 to nearest; the others round to nearest even.  Without saturate what is too big is inf or NaN. */
+uint8_t fr_small_of(int dtype, double v, bool saturate, int mode);
+/* The lowest and highest value of an integer type of at most 16 bits. */
+void fr_int_range(int dtype, int32_t *low, int32_t *high);
+/* Element i of any integer type of at most 32 bits; 4 and 2 bits are taken from the low bits of the byte. */
+int32_t fr_int_at(const fr_tensor *t, int64_t i);
 
 /* ---- cutting work ---- */
 
@@ -207,6 +229,8 @@ FR_DECLARE(set)
 /* -- moving, sorting, searching, sampling -- */
 
 /* -- quantization and data types -- */
+FR_DECLARE(convert)
+FR_DECLARE(bit_cast)
 
 /* -- integer convolution and pooling -- */
 

@@ -8,6 +8,16 @@ int64_t fr_dtype_bytes(int dtype) {
     case FR_U8:
     case FR_I8:
     case FR_BOOL:
+    case FR_F8E4M3FN:
+    case FR_F8E4M3FNUZ:
+    case FR_F8E5M2:
+    case FR_F8E5M2FNUZ:
+    case FR_F8E8M0:
+    case FR_F4E2M1:
+    case FR_U4:
+    case FR_I4:
+    case FR_U2:
+    case FR_I2:
         return 1;
     case FR_U16:
     case FR_I16:

@@ -64,6 +64,8 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     /* -- moving, sorting, searching, sampling -- */
 
     /* -- quantization and data types -- */
+    [FRUGAL_OP_CONVERT] = {.name = "convert", IN(1, 1, 1), .required = 1, .attrs = "tc", DO(convert)},
+    [FRUGAL_OP_BIT_CAST] = {.name = "bit_cast", IN(1, 1, 1), .required = 1, .attrs = "", DO(bit_cast)},
 
     /* -- integer convolution and pooling -- */
 
