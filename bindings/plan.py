@@ -54,7 +54,9 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
         import ml_dtypes
     except ImportError:
         return np.dtype(BITS[number])
-    return np.dtype(getattr(ml_dtypes, name))
+    made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return made
+
 
 
 Dim = int | str | None

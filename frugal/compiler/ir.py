@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
 from . import dims
 from .dims import Dim
 
+ml_dtypes: Any
 try:  # comes with onnx; without it no model is read
     import ml_dtypes
 except ImportError:

@@ -463,9 +463,11 @@ class Lowering:
                 del self.graph.notes[notes:]
         inputs = node.inputs
         node.inputs = [self.widened(t) for t in inputs]
-        known = {wide: t for wide, t in zip(node.inputs, inputs, strict=True) if wide is not t}
-        results = _call(handler, node)
-        node.inputs = inputs
+        known = {wide: t for wide, t in zip(node.inputs, inputs, strict=True) if wide is not None and wide is not t}
+        try:
+            results = _call(handler, node)
+        finally:
+            node.inputs = inputs
         kinds = _result_types(node)
         return [known.get(t) or self._narrowed(t, kind, node) for t, kind in zip(results, kinds, strict=False)]
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from . import dims
 from .dims import Dim
-from .ir import Binary, DType, Layout, Op, Quantized, Tensor, Weight, elements
+from .ir import FROM_NUMPY, SMALL_INTS, Binary, DType, Layout, Op, Quantized, Tensor, Weight, elements
 from .lower import MICROSOFT, Node, op, show
 from .math_ops import binary
 from .pack import BLOCK
+from .types_ops import bits
 
 FROM_START = 2  # the attribute `causal` of ATTENTION: query i sees keys 0..i
 
@@ -290,17 +291,24 @@ def dequantize_linear(node: Node) -> Tensor:
     if scale.dtype == DType.FLOAT16 or node.attr("output_dtype", 0) not in (0, DType.FLOAT):
         raise node.unsupported("results other than float32; put a Cast to float32 before the scale")
     node.floats(scale)
-    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32):
+    known = x.const is not None and scale.const is not None and (zero is None or zero.const is not None)
+    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32) and not (known and x.dtype in (DType.INT4, DType.UINT4)):
         raise node.unsupported(f"dequantization of {DType(x.dtype).name.lower()}")
     axis, block = quantized_axis(node, x, scale)
-    known = x.const is not None and scale.const is not None and (zero is None or zero.const is not None)
     if not known:
         return node.emit(Op.DEQUANTIZE, [x, scale, zero], DType.FLOAT, x.shape, axis, block)
     assert x.const is not None and scale.const is not None
     result = node.tensor(DType.FLOAT, x.shape, x.name)
-    zeros = None if zero is None or zero.const is None or not zero.const.any() else zero.const
-    result.quant = Quantized(x.const, scale.const, zeros, axis, block, x.bits or x.const.dtype.itemsize * 8)
+    codes, zeros = plain(x.const), None if zero is None or zero.const is None else plain(zero.const)
+    zeros = None if zeros is None or not zeros.any() else zeros
+    result.quant = Quantized(codes, scale.const, zeros, axis, block, bits(x.dtype))
     return result
+
+
+def plain(codes: np.ndarray) -> np.ndarray:
+    """Integers of 4 and 2 bits as int8 or uint8."""
+    dtype = FROM_NUMPY[codes.dtype]
+    return codes.astype(np.int8 if dtype in (DType.INT4, DType.INT2) else np.uint8) if dtype in SMALL_INTS else codes
 
 
 def quantized_axis(node: Node, x: Tensor, scale: Tensor) -> tuple[int, int]:

@@ -292,8 +292,8 @@ enum frugal_op {
     /* -- 40..55: moving, sorting, searching, sampling (ops_index.c, ops_spatial.c) -- */
 
     /* -- 56..63: quantization and data types (ops_quantize.c, ops_types.c) -- */
-    /* CAST with attrs saturate (0, 1), mode (FLOAT8E8M0: 0 up, 1 down, 2 to nearest with ties up; else unused).  A float of 8 bits
-     * rounds to nearest even; beyond its largest: that one with saturate, else inf where it has one, else NaN. */
+    /* CAST with attrs saturate (0, 1), mode (FLOAT8E8M0: 0 up, 1 down, 2 to nearest with ties up; else unused).  A float of 8
+     * bits rounds to nearest even; beyond its largest: that one with saturate, else inf where it has one, else NaN. */
     FRUGAL_OP_CONVERT = 56,
     /* in x; out y: the bytes of x as another dtype of as many bits. */
     FRUGAL_OP_BIT_CAST = 57,

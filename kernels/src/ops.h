@@ -145,12 +145,13 @@ static inline bool fr_any_output(const fr_call *c) {
     return false;
 }
 float fr_half_to_float(uint16_t h);
-uint16_t fr_double_to_half(double v);      /* to nearest, ties to even, in one rounding */
-uint16_t fr_float_to_bfloat16(float v);    /* likewise */
-bool fr_is_small_float(int dtype);         /* 8 and 4 bits */
-bool fr_is_small_int(int dtype);           /* 4 and 2 bits */
+uint16_t fr_double_to_half(double v);   /* to nearest, ties to even, in one rounding */
+uint16_t fr_float_to_bfloat16(float v); /* likewise */
+bool fr_is_small_float(int dtype);      /* 8 and 4 bits */
+bool fr_is_small_int(int dtype);        /* 4 and 2 bits */
 float fr_small_to_float(int dtype, uint8_t code);
-/* mode: for E8M0 0 up, 1 down, 2 to nearest; the others round to nearest even.  Without saturate what is too big is inf or NaN. */
+/* mode: for E8M0 0 up, 1 down, 2 to nearest; the others round to nearest even.  Without saturate what is too big is inf or NaN.
+ */
 uint8_t fr_small_of(int dtype, double v, bool saturate, int mode);
 /* The lowest and highest value of an integer type of at most 16 bits. */
 void fr_int_range(int dtype, int32_t *low, int32_t *high);

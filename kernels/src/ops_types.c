@@ -117,8 +117,8 @@ float fr_small_to_float(int dtype, uint8_t code) {
     const bool negative = (code >> (f->bits - 1) & 1) != 0;
     if (f->unsigned_zero ? code == 0x80 : low > f->top)
         return dtype == FR_F8E5M2 && low == f->over ? (negative ? -INFINITY : INFINITY) : NAN;
-    const double v = e ? (m + (1 << f->mantissa)) * power_of_two(e - f->bias - f->mantissa)
-                       : m * power_of_two(1 - f->bias - f->mantissa);
+    const double v =
+        e ? (m + (1 << f->mantissa)) * power_of_two(e - f->bias - f->mantissa) : m * power_of_two(1 - f->bias - f->mantissa);
     return (float)(negative ? -v : v);
 }
 
@@ -176,10 +176,10 @@ static int8_t small_int(int dtype, int64_t byte) {
 
 void fr_int_range(int dtype, int32_t *low, int32_t *high) {
     const bool has_sign = dtype == FR_I8 || dtype == FR_I16 || dtype == FR_I4 || dtype == FR_I2;
-    const int bits = dtype == FR_U16 || dtype == FR_I16  ? 16
-                     : dtype == FR_U4 || dtype == FR_I4  ? 4
-                     : dtype == FR_U2 || dtype == FR_I2  ? 2
-                                                         : 8;
+    const int bits = dtype == FR_U16 || dtype == FR_I16 ? 16
+                     : dtype == FR_U4 || dtype == FR_I4 ? 4
+                     : dtype == FR_U2 || dtype == FR_I2 ? 2
+                                                        : 8;
     *low = has_sign ? -(1 << (bits - 1)) : 0;
     *high = (1 << (has_sign ? bits - 1 : bits)) - 1;
 }
@@ -211,9 +211,7 @@ typedef struct cast_ctx {
     int mode;
 } cast_ctx;
 
-static bool float_like(int t) {
-    return t == FR_F32 || t == FR_F64 || t == FR_F16 || t == FR_BF16 || fr_is_small_float(t);
-}
+static bool float_like(int t) { return t == FR_F32 || t == FR_F64 || t == FR_F16 || t == FR_BF16 || fr_is_small_float(t); }
 
 #define LOAD(T, E)                                                                                                               \
     do {                                                                                                                         \
