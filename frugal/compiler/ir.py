@@ -132,6 +132,11 @@ class Op(IntEnum):
     # -- 32..39: convolution and pooling
 
     # -- 40..55: moving, sorting, searching, sampling
+    PAD = 40
+    RESIZE = 41
+    GATHER_AT = 42
+    SCATTER_AT = 43
+    TOPK = 44
 
     # -- 56..63: quantization and data types
     CONVERT = 56

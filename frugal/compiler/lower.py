@@ -53,11 +53,13 @@ HANDLERS: dict[tuple[str, str], Handler] = {}
 HANDLER_MODULES = (
     "control_ops",
     "composed_ops",
+    "index_ops",
     "math_ops",
     "nn_ops",
     "recurrent_ops",
     "shape_ops",
     "types_ops",
+    "spatial_ops",
 )  # each registers its handlers when it is imported
 FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
 FOLD_BUDGET = 64 << 20  # bytes that all folded results of a model may take, beside 4 times its own size

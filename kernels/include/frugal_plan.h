@@ -290,6 +290,27 @@ enum frugal_op {
     /* -- 32..39: convolution and pooling (ops_conv.c) -- */
 
     /* -- 40..55: moving, sorting, searching, sampling (ops_index.c, ops_spatial.c) -- */
+    /* in x, value?; out y, x with y.dims[a] - x.dims[a] elements more along axis a, begin[a] of them in front.  attrs mode (0
+     * constant: value, default 0; 1 reflect, the edge not repeated; 2 edge; 3 wrap), begin (d) for every axis. */
+    FRUGAL_OP_PAD = 40,
+    /* in x, scales? float32 [rank], roi? float32 [2 rank], value? (one element); out y.  attrs mode (0 nearest: any dtype, any
+     * axes; 1 linear, 2 cubic: float32, along one axis), transform (0 half_pixel, 1 half_pixel_symmetric, 2 pytorch_half_pixel,
+     * 3 align_corners, 4 asymmetric, 5 tf_crop_and_resize, which gives value outside x), rounding (0 round_prefer_floor, 1
+     * round_prefer_ceil, 2 floor, 3 ceil, 4: ceil where it shrinks, else floor), exclude_outside, antialias, cubic a (float),
+     * axes (mask).  Without scales: y.dims / x.dims.  A sum runs over ascending inputs, each product rounded, then added.  A
+     * scale that does not give y.dims is FRUGAL_BAD_INPUT. */
+    FRUGAL_OP_RESIZE = 41,
+    /* in x, ids (int32 or int64, may be negative); out y.  attrs nd, axis.
+     * nd 0: y.dims = ids.dims; y[i..] = x[i.. with ids[i..] in place of the index of axis]; ids no longer than x elsewhere.
+     * nd 1: y = ids.dims[:-1] + x.dims[axis + ids.dims[-1]:], a tuple of ids selects a slice; axis: leading axes that x and ids
+     * share.  An id outside its axis is FRUGAL_BAD_INPUT. */
+    FRUGAL_OP_GATHER_AT = 42,
+    /* in x, ids, updates; out y: x, with the updates written at the places that GATHER_AT reads (shape of updates: of its
+     * output), one after another in row-major order.  attrs nd, axis, reduction (0 none, 1 add, 2 mul, 3 max, 4 min). */
+    FRUGAL_OP_SCATTER_AT = 43,
+    /* in x; out values, indices int64, of y.dims[axis] elements along axis: the largest (smallest) in their order, among equals
+     * the lower index first; -0 equals 0, and a NaN is larger than everything.  attrs axis, largest. */
+    FRUGAL_OP_TOPK = 44,
 
     /* -- 56..63: quantization and data types (ops_quantize.c, ops_types.c) -- */
     /* CAST with attrs saturate (0, 1), mode (FLOAT8E8M0: 0 up, 1 down, 2 to nearest with ties up; else unused).  A float of 8

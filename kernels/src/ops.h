@@ -228,6 +228,11 @@ FR_DECLARE(set)
 /* -- convolution and pooling -- */
 
 /* -- moving, sorting, searching, sampling -- */
+FR_DECLARE(pad)
+FR_DECLARE(resize)
+FR_DECLARE(gather_at)
+FR_DECLARE(scatter_at)
+FR_DECLARE(topk)
 
 /* -- quantization and data types -- */
 FR_DECLARE(convert)
@@ -251,4 +256,29 @@ int64_t fr_linear_operations(const fr_call *c);
 int64_t fr_matmul_operations(const fr_call *c);
 int64_t fr_attention_operations(const fr_call *c);
 int64_t fr_reduce_operations(const fr_call *c);
+
+/* moving, sorting, searching, sampling */
+void fr_pad_scratch(const fr_call *c, fr_scratch *s);
+void fr_resize_scratch(const fr_call *c, fr_scratch *s);
+void fr_topk_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_topk_operations(const fr_call *c);
+
+/* y[j0, j1, ..] = x[at[0][j0], at[1][j1], ..], the fill where one is negative.  fr_map_init points at[] into scratch of
+ * fr_map_scratch(y) bytes; the caller writes at[a][0 .. y.dims[a]), each below x.dims[a]; fr_map_run copies. */
+typedef struct fr_map {
+    const fr_tensor *x, *y;
+    const uint8_t *fill; /* one element */
+    int64_t *at[FRUGAL_MAX_RANK];
+    int32_t first, last;                                            /* axes that are no plain copy, and those between */
+    bool picks;                                                     /* the last one single elements, not runs */
+    int64_t size, x_step[FRUGAL_MAX_RANK], y_step[FRUGAL_MAX_RANK]; /* bytes */
+} fr_map;
+int64_t fr_map_scratch(const fr_tensor *y);
+void fr_map_init(fr_map *m, const fr_tensor *x, const fr_tensor *y, const uint8_t *fill, uint8_t *scratch);
+void fr_map_run(const fr_call *c, fr_map *m);
+
+/* n elements, `step` apart, as unsigned integers of the same order (-0 as 0, a NaN last); false for a type without an order. */
+bool fr_sort_keys(uint64_t *keys, const uint8_t *x, int dtype, int64_t n, int64_t step);
+/* best[k]: indices of the k largest of n keys, largest first, among equals the lower index first.  k <= n. */
+void fr_topk_indices(const uint64_t *keys, int64_t n, int64_t *best, int64_t k);
 #endif

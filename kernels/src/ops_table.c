@@ -62,6 +62,18 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     /* -- convolution and pooling -- */
 
     /* -- moving, sorting, searching, sampling -- */
+    [FRUGAL_OP_PAD] = {.name = "pad", IN(1, 2, 1), .required = 1, .attrs = "d*", DO(pad), .scratch = fr_pad_scratch},
+    [FRUGAL_OP_RESIZE] =
+        {.name = "resize", IN(1, 4, 1), .required = 1, .attrs = "cnnttfm", DO(resize), .scratch = fr_resize_scratch},
+    [FRUGAL_OP_GATHER_AT] = {.name = "gather_at", IN(2, 2, 1), .required = 3, .attrs = "ta", DO(gather_at)},
+    [FRUGAL_OP_SCATTER_AT] = {.name = "scatter_at", IN(3, 3, 1), .required = 7, .attrs = "tan", DO(scatter_at)},
+    [FRUGAL_OP_TOPK] = {.name = "topk",
+                        IN(1, 1, 2),
+                        .required = 1,
+                        .attrs = "at",
+                        DO(topk),
+                        .scratch = fr_topk_scratch,
+                        .operations = fr_topk_operations},
 
     /* -- quantization and data types -- */
     [FRUGAL_OP_CONVERT] = {.name = "convert", IN(1, 1, 1), .required = 1, .attrs = "tc", DO(convert)},

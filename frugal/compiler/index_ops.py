@@ -1,0 +1,189 @@
+"""Handlers of operators that move elements by index, sort, or search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import dims
+from .dims import Dim
+from .ir import NUMPY, Binary, DType, Op, Shape, Tensor
+from .lower import Node, op, show, type_name
+from .math_ops import binary
+from .shape_ops import cut_out
+
+PAD_MODES = {"constant": 0, "reflect": 1, "edge": 2, "wrap": 3}
+REDUCTIONS = {"none": 0, "add": 1, "mul": 2, "max": 3, "min": 4}
+HALVES = (DType.FLOAT16, 16)  # float16 and bfloat16: arithmetic on them is done in float32
+
+
+def cast(node: Node, x: Tensor, dtype: int) -> Tensor:
+    return x if x.dtype == dtype else node.emit(Op.CAST, [x], dtype, x.shape)
+
+
+def indices(node: Node, index: int) -> Tensor:
+    """An input of indices, int32 or int64."""
+    ids = node.get(index)
+    if ids.dtype not in (DType.INT32, DType.INT64):
+        raise node.fail(f"indices '{ids.name}' are {type_name(ids.dtype)}, not int32 or int64")
+    return ids
+
+
+def ramp(node: Node, length: Dim, places: int = 0) -> Tensor:
+    """0, 1, ..., length - 1 as int64, followed by `places` axes of length 1."""
+    return node.alias(node.emit(Op.RANGE, [], DType.INT64, [length], 0, 1), [length, *[1] * places])
+
+
+# ---- Pad ----
+def pads_of(node: Node, rank: int) -> tuple[list[Dim], list[Dim]]:
+    """How many elements go before and behind each axis (fewer than 0: are cut off)."""
+    if node.opset < 11:
+        values: list[Dim] = [int(v) for v in node.attr("pads", [])]
+        axes = list(range(rank))
+    else:
+        values = node.integers(1, "pads")
+        axes = node.ints(3, "axes") if node.optional(3) is not None else list(range(rank))
+    if len(values) != 2 * len(axes):
+        raise node.fail(f"{len(values)} pads for {len(axes)} axes")
+    before: list[Dim] = [0] * rank
+    behind: list[Dim] = [0] * rank
+    for i, a in enumerate(axes):
+        before[node.axis(a, rank)], behind[node.axis(a, rank)] = values[i], values[len(axes) + i]
+    return before, behind
+
+
+def cut(node: Node, x: Tensor, before: list[Dim], behind: list[Dim]) -> Tensor:
+    """x without the elements that negative pads take away."""
+    result, attrs = list(x.shape), list[Any]()
+    for a, (low, high) in enumerate(zip(before, behind, strict=True)):
+        first = -low if isinstance(low, int) and low < 0 else 0
+        last = -high if isinstance(high, int) and high < 0 else 0
+        if first or last:
+            result[a] = dims.sub0(x.shape[a], first + last)
+        attrs += [first, 1]
+    return cut_out(node, x, result, attrs)
+
+
+def padded(node: Node, x: Tensor, before: list[Dim], behind: list[Dim], mode: str, value: Tensor | None) -> Tensor:
+    x = cut(node, x, before, behind)
+    starts = [0 if isinstance(d, int) and d < 0 else d for d in before]
+    ends = [0 if isinstance(d, int) and d < 0 else d for d in behind]
+    result = [low + d + high for low, d, high in zip(starts, x.shape, ends, strict=True)]
+    if tuple(result) == x.shape:
+        return x
+    return node.emit(Op.PAD, [x, value if mode == "constant" else None], x.dtype, result, PAD_MODES[mode], *starts)
+
+
+@op("Pad")
+def pad(node: Node) -> Tensor:
+    x, mode = node.get(0), node.attr("mode", "constant")
+    if mode not in PAD_MODES:
+        raise node.fail(f"mode '{mode}' is not one of {', '.join(PAD_MODES)}")
+    if node.opset < 11:
+        value: Tensor | None = node.constant(np.array(node.attr("value", 0.0), NUMPY[x.dtype]))
+    else:
+        value = node.optional(2)
+    if value is not None and (value.dtype != x.dtype or value.shape not in ((), (1,))):
+        raise node.fail(f"the value '{value.name}' is not one element of the input's data type")
+    return padded(node, x, *pads_of(node, x.rank), mode, value)
+
+
+# ---- gathering and scattering ----
+@op("GatherElements")
+def gather_elements(node: Node) -> Tensor:
+    x, ids = node.get(0), indices(node, 1)
+    if x.rank != ids.rank:
+        raise node.fail(f"indices {show(ids.shape)} for an input {show(x.shape)}")
+    return node.emit(Op.GATHER_AT, [x, ids], x.dtype, ids.shape, 0, node.axis(node.attr("axis", 0), x.rank))
+
+
+def tuple_shape(node: Node, x: Tensor, ids: Tensor, batch: int) -> Shape:
+    """The shape that tuples of indices select from x."""
+    depth = ids.shape[-1] if ids.rank else 0
+    if not isinstance(depth, int):
+        raise node.unsupported(f"the last axis of the indices {show(ids.shape)} must be known")
+    if not 1 <= depth <= x.rank - batch or not 0 <= batch < min(x.rank, ids.rank):
+        raise node.fail(f"indices {show(ids.shape)} for an input {show(x.shape)}, {batch} batch axes")
+    return ids.shape[:-1] + x.shape[batch + depth :]
+
+
+@op("GatherND")
+def gather_nd(node: Node) -> Tensor:
+    x, ids, batch = node.get(0), indices(node, 1), node.attr("batch_dims", 0)
+    return node.emit(Op.GATHER_AT, [x, ids], x.dtype, tuple_shape(node, x, ids, batch), 1, batch)
+
+
+def scatter(node: Node, x: Tensor, ids: Tensor, updates: Tensor, reduction: str, nd: int, axis: int) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise node.fail(f"reduction '{reduction}' is not one of {', '.join(REDUCTIONS)}")
+    if updates.dtype != x.dtype:
+        raise node.fail(f"'{updates.name}' is {type_name(updates.dtype)}, '{x.name}' is {type_name(x.dtype)}")
+    kind = x.dtype
+    between = {DType.BOOL: DType.UINT8, **dict.fromkeys(HALVES, DType.FLOAT)}.get(kind, kind) if reduction != "none" else kind
+    x, updates = cast(node, x, between), cast(node, updates, between)
+    made = node.emit(Op.SCATTER_AT, [x, ids, updates], between, x.shape, nd, axis, REDUCTIONS[reduction])
+    return cast(node, made, kind)
+
+
+@op("ScatterElements", "Scatter")
+def scatter_elements(node: Node) -> Tensor:
+    x, ids, updates = node.get(0), indices(node, 1), node.get(2)
+    if not x.rank == ids.rank == updates.rank:
+        raise node.fail(f"indices {show(ids.shape)} and updates {show(updates.shape)} for an input {show(x.shape)}")
+    return scatter(node, x, ids, updates, node.attr("reduction", "none"), 0, node.axis(node.attr("axis", 0), x.rank))
+
+
+@op("ScatterND")
+def scatter_nd(node: Node) -> Tensor:
+    x, ids, updates = node.get(0), indices(node, 1), node.get(2)
+    if len(tuple_shape(node, x, ids, 0)) != updates.rank:
+        raise node.fail(f"indices {show(ids.shape)} and updates {show(updates.shape)} for an input {show(x.shape)}")
+    return scatter(node, x, ids, updates, node.attr("reduction", "none"), 1, 0)
+
+
+# ---- TopK ----
+@op("TopK")
+def topk(node: Node) -> list[Tensor]:
+    """Sorted or not: the order is always that of the values, which `sorted = 0` leaves open."""
+    x = node.get(0)
+    axis = node.axis(node.attr("axis", -1), x.rank)
+    (k,) = node.integers(1, "k") if node.opset >= 10 else [node.attr("k")]
+    length = x.shape[axis]
+    if isinstance(k, int) and (k < 0 or (isinstance(length, int) and k > length)):
+        raise node.fail(f"k is {k} for an axis of {length}")
+    shape = [k if a == axis else d for a, d in enumerate(x.shape)]
+    values = node.emit(Op.TOPK, [x], x.dtype, shape, axis, int(node.attr("largest", 1)))
+    places = node.tensor(DType.INT64, shape)
+    node.graph.steps[-1].outputs.append(places)
+    return [values, places]
+
+
+# ---- matrices by their diagonals ----
+def diagonal(node: Node, rows: Dim, columns: Dim, shift: Tensor | int, kind: Binary) -> Tensor:
+    """bool [rows, columns]: whether row + shift stands in the relation `kind` to the column."""
+    offset = node.constant(np.array(shift, np.int64)) if isinstance(shift, int) else node.alias(shift, ())
+    return binary(node, kind, binary(node, Binary.ADD, ramp(node, rows, 1), offset), ramp(node, columns))
+
+
+@op("Trilu")
+def trilu(node: Node) -> Tensor:
+    """Upper: keep column >= row + k; lower: column <= row + k."""
+    x, k = node.get(0), node.optional(1)
+    if x.rank < 2:
+        raise node.fail(f"the input {show(x.shape)} has no matrices")
+    kind = Binary.LESS_EQUAL if node.attr("upper", 1) else Binary.GREATER_EQUAL
+    mask = diagonal(node, x.shape[-2], x.shape[-1], 0 if k is None else cast(node, k, DType.INT64), kind)
+    zero = node.constant(np.zeros((), NUMPY[x.dtype]))
+    return node.emit(Op.WHERE, [mask, x, zero], x.dtype, x.shape)
+
+
+@op("EyeLike")
+def eye_like(node: Node) -> Tensor:
+    x = node.get(0)
+    if x.rank != 2:
+        raise node.fail(f"the input {show(x.shape)} is no matrix")
+    dtype = node.attr("dtype", x.dtype)
+    if dtype not in NUMPY:
+        raise node.unsupported(f"data type {dtype} (of TensorProto.DataType)")
+    return cast(node, diagonal(node, x.shape[0], x.shape[1], int(node.attr("k", 0)), Binary.EQUAL), dtype)
