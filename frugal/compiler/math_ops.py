@@ -30,8 +30,15 @@ FLOATS = {DType.FLOAT, DType.DOUBLE}
 INTEGER_UNARY = {Unary.NEG, Unary.ABS, Unary.SIGN, Unary.CLIP}
 
 
+DOUBLE_UNARY = {
+    Unary.NEG, Unary.ABS, Unary.SIGN, Unary.SQRT, Unary.RECIPROCAL, Unary.FLOOR, Unary.CEIL, Unary.ROUND, Unary.RELU,
+    Unary.LEAKY_RELU, Unary.CLIP, Unary.HARD_SIGMOID, Unary.HARD_SWISH, Unary.ISNAN, Unary.COPY,
+}  # fmt: skip
+
+
 def unary(node: Node, x: Tensor, kind: Unary, p: float = 0.0, q: float = 0.0) -> Tensor:
-    fits = x.dtype in FLOATS or (x.dtype in INTEGERS and kind in INTEGER_UNARY) or (x.dtype == DType.BOOL and kind == Unary.NOT)
+    fits = x.dtype == DType.FLOAT or (x.dtype == DType.DOUBLE and kind in DOUBLE_UNARY)
+    fits = fits or (x.dtype in INTEGERS and kind in INTEGER_UNARY) or (x.dtype == DType.BOOL and kind == Unary.NOT)
     if not fits:
         raise node.unsupported(f"'{x.name}' is {type_name(x.dtype)}")
     dtype = DType.BOOL if kind == Unary.ISNAN else x.dtype
