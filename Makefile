@@ -60,7 +60,7 @@ test-c: tools
 	cmake --build $(BUILD)/sanitize -j $(JOBS)
 	ctest --test-dir $(BUILD)/sanitize --output-on-failure
 	mkdir -p $(BUILD)/seeds
-	$(BUILD)/release/test_session $(BUILD)/seeds >/dev/null
+	for program in test_session test_control; do $(BUILD)/release/$$program $(BUILD)/seeds >/dev/null; done
 	$(BUILD)/sanitize/fuzz_plan $(FUZZ_CASES) $(FUZZ_SEED) $(BUILD)/seeds/*
 
 # The instruction sets that this machine may lack, under qemu: aarch64 without sdot, with it, with smmla.  A host without AVX2

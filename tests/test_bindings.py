@@ -69,6 +69,7 @@ def test_every_status_has_an_exception_and_a_text():
         "BAD_ARG": FrugalError,
         "NO_ISA": NotAvailable,
         "UNSUPPORTED": NotAvailable,
+        "MORE": OutOfMemory,
     }
     values = ffi.typeof("frugal_status").elements
     assert {name.removeprefix("FRUGAL_") for name in values.values()} == {"OK", *want}

@@ -51,7 +51,7 @@ static bool step_is_late(const frugal_session *s, const frugal_plan_step *t) {
     return false;
 }
 
-void fr_control_init(frugal_session *s) {
+frugal_status fr_control_init(frugal_session *s, frugal_error *err) {
     const frugal_plan *p = &s->plan;
     for (uint32_t i = 0; i < p->n_tensors; i++)
         s->late[i] = s->source[i] = s->ready[i] = 0, s->room[i] = 0, s->next_dying[i] = -1;
@@ -67,12 +67,15 @@ void fr_control_init(frugal_session *s) {
         s->dynamic |= s->late_step[i] || (op >= FRUGAL_OP_IF && op <= FRUGAL_OP_SET);
     }
     for (uint32_t i = 0; i < p->n_tensors; i++) {
+        if (s->late[i] && s->tensors[i].kind == FRUGAL_TENSOR_INPUT)
+            return fr_error(err, FRUGAL_BAD_PLAN, -1, (int32_t)i, "an input of the model has a late dim");
         if (!s->late[i] || !fr_in_arena(&s->tensors[i]) || s->tensors[i].kind == FRUGAL_TENSOR_OUTPUT || s->last[i] < 0)
             continue;
         s->heap_want = FIRST_HEAP;
         s->next_dying[i] = s->dying[s->last[i]];
         s->dying[s->last[i]] = (int32_t)i;
     }
+    return FRUGAL_OK;
 }
 
 /* ---- errors ---- */

@@ -118,7 +118,7 @@ frugal_status frugal_session_init(frugal_session **out, void *mem, size_t mem_by
     FR_TRY(fr_plan_check_flow(plan, s->parent, s->jump, s->first, err));
     init_tensors(s);
     init_lifetimes(s);
-    fr_control_init(s);
+    FR_TRY(fr_control_init(s, err));
     *out = s;
     return FRUGAL_OK;
 }

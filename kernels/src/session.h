@@ -71,7 +71,7 @@ bool fr_in_arena(const fr_tensor *x);
 int64_t fr_step_operations(const fr_op *op, const fr_call *c);
 void fr_record_step(const frugal_session *s, uint32_t step, const fr_call *c, int64_t nanoseconds);
 /* Which dims, tensors and steps are late, and when late tensors die; s->first and s->last are known. */
-void fr_control_init(frugal_session *s);
+frugal_status fr_control_init(frugal_session *s, frugal_error *err);
 /* Runs a dynamic plan whose static tensors are bound. */
 frugal_status fr_run_dynamic(frugal_session *s, size_t arena_bytes, frugal_error *err);
 #endif
