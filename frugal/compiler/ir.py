@@ -148,6 +148,12 @@ class Op(IntEnum):
     RECURRENT = 72
 
     # -- 80..87: attention and its caches
+    ATTENTION_CACHE = 80
+    TENSOR_SCATTER = 81
+    ROTARY = 82
+    LINEAR_ATTENTION = 83
+    CAUSAL_CONV = 84
+    DET = 85
 
 
 CONTROL = frozenset((Op.IF, Op.ELSE, Op.END, Op.MERGE, Op.LOOP, Op.VAR, Op.SET))

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Node"], Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 HANDLER_MODULES = (
+    "attention_ops",
     "control_ops",
     "composed_ops",
     "index_ops",

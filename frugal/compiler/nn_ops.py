@@ -1,8 +1,6 @@
-"""Handlers of products, normalizations, attention and quantization."""
+"""Handlers of products, normalizations and quantization."""
 
 from __future__ import annotations
-
-from math import sqrt
 
 import numpy as np
 
@@ -13,8 +11,6 @@ from .lower import MICROSOFT, Node, op, show
 from .math_ops import binary
 from .pack import BLOCK
 from .types_ops import bits
-
-FROM_START = 2  # the attribute `causal` of ATTENTION: query i sees keys 0..i
 
 
 # ---- products ----
@@ -217,60 +213,6 @@ def lp_normalization(node: Node) -> Tensor:
     zero = node.constant(np.zeros((), np.float32))
     divided = binary(node, Binary.DIV, x, norm)  # a vector of zeros stays one
     return node.emit(Op.WHERE, [binary(node, Binary.EQUAL, norm, zero), zero, divided], x.dtype, x.shape)
-
-
-# ---- attention ----
-def heads_last(node: Node, x: Tensor) -> Tensor:
-    """[b, h, s, d] -> [b, s, h*d]."""
-    b, h, s, d = x.shape
-    turned = node.emit(Op.TRANSPOSE, [x], x.dtype, (b, s, h, d), 0, 2, 1, 3)
-    return node.alias(turned, (b, s, dims.mul(h, d)))
-
-
-@op("Attention")
-def attention(node: Node) -> Tensor:
-    q, k, v, mask = node.get(0), node.get(1), node.get(2), node.optional(3)
-    node.floats(q, k, v)
-    if any(node.optional(i) is not None for i in (4, 5, 6)):
-        raise node.unsupported("a key/value cache (past_key, past_value, nonpad_kv_seqlen)")
-    if node.attr("qk_matmul_output_mode", 0) or any(node.proto.output[1:]):
-        raise node.unsupported("outputs other than the first")
-    if any(node.attr(name, -1) != -1 for name in ("left_window_size", "right_window_size")):
-        raise node.unsupported("a window given as an attribute; write it as a mask")
-    four = q.rank == 4
-    heads, kv_heads = (q.shape[1], k.shape[1]) if four else (node.attr("q_num_heads"), node.attr("kv_num_heads"))
-    if not isinstance(heads, int) or not isinstance(kv_heads, int) or not heads or not kv_heads or heads % kv_heads:
-        raise node.fail(f"{heads} query heads and {kv_heads} key heads")
-    if four:
-        q, k, v = (heads_last(node, t) for t in (q, k, v))
-    if q.rank != 3 or k.rank != 3 or v.rank != 3:
-        raise node.fail(f"q, k, v are {show(q.shape)}, {show(k.shape)}, {show(v.shape)}")
-    width, value_width = q.shape[2], v.shape[2]
-    if not isinstance(width, int) or not isinstance(value_width, int) or width % heads or value_width % kv_heads:
-        raise node.unsupported(f"the width of q ({width}) or v ({value_width}) is not a fixed multiple of the heads")
-    size = width // heads
-    scale = node.attr("scale") or 1.0 / sqrt(size)
-    result = (q.shape[0], q.shape[1], value_width // kv_heads * heads)
-    mask = mask_of(node, mask, k.shape[1])
-    causal = FROM_START if node.attr("is_causal", 0) else 0
-    attrs = (heads, kv_heads, float(np.float32(scale)), causal, float(node.attr("softcap", 0.0)), 0)
-    made = node.emit(Op.ATTENTION, [q, k, v, mask], DType.FLOAT, result, *attrs)
-    if not four:
-        return made
-    e = value_width // kv_heads
-    split = node.alias(made, (result[0], result[1], heads, e))
-    return node.emit(Op.TRANSPOSE, [split], DType.FLOAT, (result[0], heads, result[1], e), 0, 2, 1, 3)
-
-
-def mask_of(node: Node, mask: Tensor | None, keys: Dim) -> Tensor | None:
-    if mask is None:
-        return None
-    if mask.dtype not in (DType.BOOL, DType.FLOAT):
-        raise node.unsupported(f"an attention mask of type {DType(mask.dtype).name.lower()}")
-    last = mask.shape[-1] if mask.rank else 1
-    if isinstance(last, int) and isinstance(keys, int) and last not in (1, keys):
-        raise node.unsupported(f"a mask over {last} of {keys} keys")
-    return mask
 
 
 # ---- quantization ----

@@ -244,8 +244,8 @@ enum frugal_op {
      * x: float32 [.., k] with w F32_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
      * attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up to 16. */
     FRUGAL_OP_LINEAR = 18,
-    /* in a float32 [.., m, k], b float32 [.., k, n] (batch dims broadcast), out y.  attrs transpose_b (b is [.., n, k]), alpha
-     * (float): y = alpha * (a b). */
+    /* in a [.., m, k], b [.., k, n] (batch dims broadcast), out y; one of float32, float64, int32, uint32, int64, uint64.  attrs
+     * transpose_b (b is [.., n, k]), alpha (float; 1 for integers): y = alpha * (a b).  Integers wrap. */
     FRUGAL_OP_MATMUL = 19,
     /* in q float32, k, v float32, mask? (bool or float32, broadcastable from the right to [b, h, s, t]); out y as q.
      * attrs heads h, kv_heads g, scale (float), causal (0, 1 or 2), softcap (float, 0: none), fused (0 or 1).
@@ -335,6 +335,34 @@ enum frugal_op {
     FRUGAL_OP_RECURRENT = 72,
 
     /* -- 80..87: attention and its caches (ops_attention.c) -- */
+    /* in q, k, v, mask?, lengths? (int64 [b]); out y; each of q, k, v, y is [b, tokens, heads * size] or [b, heads, tokens,
+     * size], all but the mask and the lengths float32.  attrs heads h, kv_heads g, scale (float), softcap (float, 0: none),
+     * offset (d), left, right (each -1: no bound), short_mask (0 or 1). Query i stands at p = i + offset or, with lengths, at p =
+     * i + lengths[b] - s, and sees the keys j with p - left <= j <= p + right, j < lengths[b]; causal is right = 0.  The mask is
+     * as in ATTENTION, but with short_mask its last axis may be shorter than t (1 is then a length too), and hides what it does
+     * not cover.  A row that sees no key gives 0. A length outside [0, t] is FRUGAL_BAD_INPUT. */
+    FRUGAL_OP_ATTENTION_CACHE = 80,
+    /* in past, update, places? (int64 [b]); out y of past's shape and data type (any): past with update written along axis (1 or
+     * more) from places[b] on, or from 0.  attrs axis, circular (0, 1: past the end it goes on at 0).  update has past's shape
+     * but for the axis, which may be shorter.  A place below 0, or not circular and beyond the end, is FRUGAL_BAD_INPUT.  y may
+     * be bound to the memory of past; then only the update is copied. */
+    FRUGAL_OP_TENSOR_SCATTER = 81,
+    /* in x [b, s, h * d] or [b, h, s, d], cos, sin [positions, r], ids int64 [b, s], or cos, sin [b, s, r] without ids; out y as
+     * x, all float32.  attrs heads h (for three axes), interleaved (0, 1).  Of each head the pairs (x[i], x[i + r]) or (x[2 i],
+     * x[2 i + 1]), i < r, become (cos x1 - sin x2, sin x1 + cos x2), each operation rounded; the rest of d is copied.  An id
+     * outside the tables is FRUGAL_BAD_INPUT. */
+    FRUGAL_OP_ROTARY = 82,
+    /* in q [b, t, h * dk], k [b, t, g * dk], v [b, t, g * dv], past? [b, g, dk, dv], decay? [b, t, g or g * dk], beta? [b, t, g
+     * or 1]; out y [b, t, h * dv], state [b, g, dk, dv], all float32.  attrs heads h, kv_heads g, scale (float).  For each token:
+     * state *= exp(decay) for each row; v = beta (v - sum over dk of k state), with beta; state += k v; y = scale * (sum over dk
+     * of q state).  Sums ascend from 0, products are rounded.  state may be bound to the memory of past. */
+    FRUGAL_OP_LINEAR_ATTENTION = 83,
+    /* in x [b, c, l], w [c, k], bias? [c], past? [b, c, k - 1]; out y [b, c, l], state [b, c, k - 1], all float32.  attrs act
+     * (FRUGAL_U_COPY or SILU).  z = past (or zeros) followed by x; y[i] = act(sum over j of w[j] z[i + j], ascending from 0, +
+     * bias); state: the last k - 1 of z.  state may be bound to the memory of past. */
+    FRUGAL_OP_CAUSAL_CONV = 84,
+    /* in x [.., n, n] float32 or float64; out y [..]: determinants, by elimination with column pivots in float64. */
+    FRUGAL_OP_DET = 85,
 
     FRUGAL_OP_COUNT = 88
 };

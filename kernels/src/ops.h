@@ -246,6 +246,12 @@ void fr_recurrent_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_recurrent_operations(const fr_call *c);
 
 /* -- attention and its caches -- */
+FR_DECLARE(attention_cache)
+FR_DECLARE(tensor_scatter)
+FR_DECLARE(rotary)
+FR_DECLARE(linear_attention)
+FR_DECLARE(causal_conv)
+FR_DECLARE(det)
 
 #undef FR_DECLARE
 void fr_softmax_scratch(const fr_call *c, fr_scratch *s);
@@ -255,6 +261,14 @@ void fr_attention_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_linear_operations(const fr_call *c);
 int64_t fr_matmul_operations(const fr_call *c);
 int64_t fr_attention_operations(const fr_call *c);
+void fr_attention_cache_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_attention_cache_operations(const fr_call *c);
+void fr_linear_attention_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_linear_attention_operations(const fr_call *c);
+int64_t fr_causal_conv_operations(const fr_call *c);
+void fr_det_scratch(const fr_call *c, fr_scratch *s);
+bool fr_matmul_any_dtype(int dtype); /* MATMUL of what is not float32 */
+frugal_status fr_matmul_any_run(const fr_call *c);
 int64_t fr_reduce_operations(const fr_call *c);
 
 /* moving, sorting, searching, sampling */

@@ -186,7 +186,9 @@ static bool depth_fits(const fr_tensor *a, const fr_tensor *b, bool transposed) 
 frugal_status fr_matmul_check(const fr_call *c) {
     const fr_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
     const bool t = c->attrs[0] != 0;
-    FR_DTYPE(c, a->dtype == FR_F32 && b->dtype == FR_F32 && y->dtype == FR_F32, "a matrix product is of float32");
+    FR_DTYPE(c, a->dtype == FR_F32 || fr_matmul_any_dtype(a->dtype), "a matrix product is of float32, float64, or integers");
+    FR_DTYPE(c, a->dtype == b->dtype && a->dtype == y->dtype, "the operands of a matrix product differ in data type");
+    FR_DTYPE(c, a->dtype == FR_F32 || a->dtype == FR_F64 || fr_attr_double(c, 1) == 1, "a product of integers has no factor");
     FR_SHAPE(c, a->rank >= 2 && b->rank >= 2 && y->rank == (a->rank > b->rank ? a->rank : b->rank),
              "a matrix product needs two axes each");
     FR_SHAPE(c, depth_fits(a, b, t), "the two matrices have different depths");
@@ -254,6 +256,8 @@ static void matmul_task(void *p, int64_t i, int32_t thread) {
 
 void fr_matmul_scratch(const fr_call *c, fr_scratch *s) {
     matmul_job j;
+    if (c->in[0]->dtype != FR_F32)
+        return;
     matmul_cut(c, &j);
     const int64_t packed = j.transposed ? j.each : j.n % FR_PANEL ? 1 : 0;
     s->thread = packed * FR_PANEL * j.k * 4;
@@ -261,6 +265,8 @@ void fr_matmul_scratch(const fr_call *c, fr_scratch *s) {
 
 frugal_status fr_matmul_run(const fr_call *c) {
     matmul_job j;
+    if (c->in[0]->dtype != FR_F32)
+        return fr_matmul_any_run(c);
     matmul_cut(c, &j);
     fr_pool_run(c->pool, j.batches * j.row_tasks * j.panel_tasks, matmul_task, &j);
     return FRUGAL_OK;
