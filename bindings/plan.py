@@ -58,7 +58,6 @@ def numpy_dtype(number: int) -> np.dtype[Any]:
     return made
 
 
-
 Dim = int | str | None
 
 

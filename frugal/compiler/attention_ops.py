@@ -62,7 +62,7 @@ def expanded(node: Node, x: Tensor, shape: Sequence[Dim]) -> Tensor:
     return x if x.shape == tuple(shape) else node.emit(Op.EXPAND, [x], x.dtype, shape)
 
 
-def cast(node: Node, x: Tensor, dtype: DType) -> Tensor:
+def cast(node: Node, x: Tensor, dtype: int) -> Tensor:
     if x.dtype == dtype:
         return x
     return node.constant(x.const.astype(NUMPY[dtype])) if x.const is not None else node.emit(Op.CAST, [x], dtype, x.shape)
@@ -341,7 +341,10 @@ def linear_attention(node: Node) -> list[Tensor]:
     dk, dv = size_of_head(node, q, h), size_of_head(node, v, g)
     scale = float(np.float32(node.attr("scale", 0.0) or 1.0 / sqrt(dk)))
     shapes = ((*q.shape[:2], h * dv), (q.shape[0], g, dk, dv))
-    return emit_all(node, Op.LINEAR_ATTENTION, [q, k, v, past, decay, beta], shapes, h, g, scale)
+    y, state = emit_all(node, Op.LINEAR_ATTENTION, [q, k, v, past, decay, beta], shapes, h, g, scale)
+    if past is None:  # nothing but the queries says what type the state has
+        state = cast(node, state, node.lowering.lookup(node.proto.input[0], node).dtype)
+    return [y, state]
 
 
 @op("CausalConvWithState")
