@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeAlias, Union
 
 Dim: TypeAlias = Union[int, "Expr"]
@@ -68,12 +67,14 @@ class Expr:
 
     terms: tuple[tuple[Monomial, int], ...]
     size: int = field(default=0, compare=False)
+    late: frozenset[Late] = field(default=frozenset(), compare=False)  # all that it holds
 
     def __post_init__(self) -> None:
         size = sum(_size(atom) for monomial, _ in self.terms for atom in monomial) + len(self.terms)
         if size > SIZE_LIMIT or any(abs(c) >= 1 << 62 for _, c in self.terms):
             raise ValueError("a dimension is too complicated an expression of the input shapes")
         object.__setattr__(self, "size", size)
+        object.__setattr__(self, "late", frozenset().union(*(_late_of(a) for monomial, _ in self.terms for a in monomial)))
 
     def __add__(self, other: Dim) -> Dim:
         return add(self, other)
@@ -112,20 +113,15 @@ def late(number: int, tensor: Any, index: int, axis: bool = False) -> Expr:
     return _atom(Late(number, tensor, index, axis))
 
 
-@lru_cache(maxsize=4096)
-def _late_atoms(expr: Expr) -> frozenset[Late]:
-    found: set[Late] = set()
-    for atom in (a for monomial, _ in expr.terms for a in monomial):
-        if isinstance(atom, Late):
-            found.add(atom)
-        elif isinstance(atom, Call):
-            found |= late_atoms(atom.a) | late_atoms(atom.b)
-    return frozenset(found)
-
-
 def late_atoms(dim: Any) -> frozenset[Late]:
     """What a dim needs to know from a run; nothing for a number or an expression of input dims."""
-    return _late_atoms(dim) if isinstance(dim, Expr) else frozenset()
+    return dim.late if isinstance(dim, Expr) else frozenset()
+
+
+def _late_of(atom: Atom) -> frozenset[Late]:
+    if isinstance(atom, Late):
+        return frozenset((atom,))
+    return late_atoms(atom.a) | late_atoms(atom.b) if isinstance(atom, Call) else frozenset()
 
 
 def _atom(atom: Atom) -> Expr:

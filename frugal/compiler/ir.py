@@ -146,6 +146,10 @@ class Op(IntEnum):
 
     # -- 72..79: recurrences and transforms
     RECURRENT = 72
+    DFT = 73
+    STFT = 74
+    WINDOW = 75
+    MEL = 76
 
     # -- 80..87: attention and its caches
     ATTENTION_CACHE = 80

@@ -59,6 +59,7 @@ HANDLER_MODULES = (
     "nn_ops",
     "recurrent_ops",
     "shape_ops",
+    "signal_ops",
     "types_ops",
     "spatial_ops",
 )  # each registers its handlers when it is imported

@@ -13,7 +13,7 @@
 #define FRUGAL_PLAN_VERSION 1
 #define FRUGAL_MAX_SECTIONS 16
 #define FRUGAL_MAX_TURNS (INT64_C(1) << 24) /* of loops, nested ones included, in one run */
-#define FRUGAL_MAX_DIM (INT64_C(1) << 40) /* every dim and every tensor's element count is at most this */
+#define FRUGAL_MAX_DIM (INT64_C(1) << 40)   /* every dim and every tensor's element count is at most this */
 
 typedef struct frugal_plan_header {
     char magic[8];
@@ -57,7 +57,7 @@ enum frugal_dim_op { /* a and b are dims, except for INPUT; every result must li
                      FRUGAL_DIM_MOD = 6,      /* b > 0 */
                      FRUGAL_DIM_MIN = 7,
                      FRUGAL_DIM_MAX = 8,
-                     FRUGAL_DIM_SUB0 = 9,      /* max(a - b, 0) */
+                     FRUGAL_DIM_SUB0 = 9,       /* max(a - b, 0) */
                      FRUGAL_DIM_BROADCAST = 10, /* a if b is 1; b if a is 1 or a equals b; otherwise an error */
                      /* Late dims: known only while the plan runs, once tensor a (a plain number) is written.  What depends on
                       * them is late too: such tensors are checked and placed when a step writes them. */
@@ -268,8 +268,8 @@ enum frugal_op {
     /* Numbers come in blocks, one for each file of operations; a number that names none is FRUGAL_UNSUPPORTED. */
 
     /* -- 25..31: control flow and shapes known at run time (control.c) -- */
-    /* IF .. ELSE .. END and LOOP .. END are blocks of steps, nested.  What a step inside writes can be read inside only, except by
-     * MERGE.  A condition has one bool element. */
+    /* IF .. ELSE .. END and LOOP .. END are blocks of steps, nested.  What a step inside writes can be read inside only, except
+     * by MERGE.  A condition has one bool element. */
     /* in condition (not written by a VAR).  No output, no attrs: when it is false the run goes on behind ELSE, or END. */
     FRUGAL_OP_IF = 25,
     FRUGAL_OP_ELSE = 26, /* nothing: the end of the first half */
@@ -333,6 +333,20 @@ enum frugal_op {
      * frugal_cell), p, q. v = product of h (one fmaf chain) (+ bias) + x; further sums and products rounded one by one, in the
      * order of ONNX's equations.  y is 0 behind a row's length, its last state is the one at its length. */
     FRUGAL_OP_RECURRENT = 72,
+    /* in x float32 or float64 [.., 1 or 2] (real, or real and imaginary parts), table? float64 [length, 2] of cos and sin of
+     * 2 pi i / length (read when no prime factor is above 61); out y of x's dtype [.., 2].  The Fourier transform along `axis`
+     * of as many numbers, or of those there are and zeros; inverse: divided by length; onesided: y has length / 2 + 1 numbers
+     * or, inverse too, x has them, mirrored, and y is real [.., 1].  attrs axis (d), length (d), inverse, onesided. */
+    FRUGAL_OP_DFT = 73,
+    /* in signal [b, n, 1 or 2], window? [length], table? as in DFT; out y [b, frames, length or length / 2 + 1 (onesided), 2]:
+     * transforms of window * signal[frame * step + ..].  attrs step (d), length (d), onesided. */
+    FRUGAL_OP_STFT = 74,
+    /* no input; out y float32 or float64 [n]: y[i] = p + q cos(2 pi i / m) + r cos(4 pi i / m), m = n (periodic) or n - 1.
+     * attrs periodic, p, q, r (floats). */
+    FRUGAL_OP_WINDOW = 75,
+    /* in bands, length, rate (int32 or int64), low, high (float32 or float64), one element each; out y float32 or float64
+     * [length / 2 + 1, bands]: ONNX's MelWeightMatrix.  No attrs. */
+    FRUGAL_OP_MEL = 76,
 
     /* -- 80..87: attention and its caches (ops_attention.c) -- */
     /* in q, k, v, mask?, lengths? (int64 [b]); out y; each of q, k, v, y is [b, tokens, heads * size] or [b, heads, tokens,

@@ -242,7 +242,13 @@ FR_DECLARE(bit_cast)
 
 /* -- recurrences and transforms -- */
 FR_DECLARE(recurrent)
+FR_DECLARE(dft)
+FR_DECLARE(stft)
+FR_DECLARE(window)
+FR_DECLARE(mel)
 void fr_recurrent_scratch(const fr_call *c, fr_scratch *s);
+void fr_dft_scratch(const fr_call *c, fr_scratch *s);
+void fr_stft_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_recurrent_operations(const fr_call *c);
 
 /* -- attention and its caches -- */

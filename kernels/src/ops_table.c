@@ -89,6 +89,10 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
                              DO(recurrent),
                              .scratch = fr_recurrent_scratch,
                              .operations = fr_recurrent_operations},
+    [FRUGAL_OP_DFT] = {.name = "dft", IN(1, 2, 1), .required = 1, .attrs = "ddtt", DO(dft), .scratch = fr_dft_scratch},
+    [FRUGAL_OP_STFT] = {.name = "stft", IN(1, 3, 1), .required = 1, .attrs = "ddt", DO(stft), .scratch = fr_stft_scratch},
+    [FRUGAL_OP_WINDOW] = {.name = "window", IN(0, 0, 1), .attrs = "tfff", DO(window)},
+    [FRUGAL_OP_MEL] = {.name = "mel", IN(5, 5, 1), .required = 31, .attrs = "", DO(mel)},
 
     /* -- attention and its caches -- */
     [FRUGAL_OP_ATTENTION_CACHE] = {.name = "attention_cache",

@@ -131,8 +131,8 @@ def test_layout(kind: str, direction: str, omit: str) -> None:
 @pytest.mark.parametrize("kind", GATES)
 @pytest.mark.parametrize("name", OTHERS)
 def test_activations(kind: str, name: str) -> None:
-    """Every function in every place, with defaults and with parameters of its own (of Affine, ScaledTanh, ThresholdedRelu onnxruntime takes
-    other defaults than the ONNX operators have)."""
+    """Every function in every place, with defaults and with parameters of its own (without them onnxruntime's Affine, ScaledTanh
+    and ThresholdedRelu have others than the ONNX operators)."""
     n = FUNCTIONS[kind]
     for place, given in product(range(n), (False, True)):
         names = ["Sigmoid", "Tanh", "Tanh"][:n]
