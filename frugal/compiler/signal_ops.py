@@ -9,11 +9,10 @@ import numpy as np
 from . import dims
 from .dims import Dim
 from .ir import Binary, DType, Op, Tensor
-from .lower import Node, op, show
+from .lower import Node, op, show, type_name
 from .math_ops import binary
-from .shape_ops import cast_to
+from .types_ops import cast_to
 
-SMALL_FLOATS = (DType.FLOAT16,)
 TABLE_LIMIT = 1 << 16  # numbers of a transform whose table the plan holds
 MAX_FACTOR = 61  # the largest prime factor that the executor's stages have
 # constant term, factors of the cosines of one and of two periods
@@ -24,10 +23,8 @@ def real_or_complex(node: Node, x: Tensor) -> Tensor:
     """A signal whose last axis has 1 or 2 parts, as float32 or float64."""
     if x.rank < 2 or x.shape[-1] not in (1, 2):
         raise node.unsupported(f"'{x.name}' is {show(x.shape)}; the last axis has to be known to be 1 or 2")
-    if x.dtype in SMALL_FLOATS:
-        return cast_to(node, x, DType.FLOAT)
     if x.dtype not in (DType.FLOAT, DType.DOUBLE):
-        raise node.fail(f"'{x.name}' is no signal of floats")
+        raise node.unsupported(f"'{x.name}' is {type_name(x.dtype)}; signals are float32 or float64")
     return x
 
 
@@ -117,8 +114,7 @@ def dft(node: Node) -> Tensor:
             length = dims.mul(2, dims.sub0(length, 1))
     out = dims.add(dims.floordiv(length, 2), 1) if onesided and not inverse else length
     result = [*replaced(x.shape[:-1], axis, out), 1 if onesided and inverse else 2]
-    made = node.emit(Op.DFT, [x, table(node, length)], x.dtype, result, axis, length, int(inverse), int(onesided))
-    return cast_to(node, made, node.get(0).dtype)
+    return node.emit(Op.DFT, [x, table(node, length)], x.dtype, result, axis, length, int(inverse), int(onesided))
 
 
 @op("STFT")
@@ -144,8 +140,7 @@ def stft(node: Node) -> Tensor:
     frames = dims.add(dims.floordiv(dims.sub0(x.shape[1], length), step), 1)
     bins = dims.add(dims.floordiv(length, 2), 1) if onesided else length
     shape = (x.shape[0], frames, bins, 2)
-    made = node.emit(Op.STFT, [x, window, table(node, length)], x.dtype, shape, step, length, int(onesided))
-    return cast_to(node, made, node.get(0).dtype)
+    return node.emit(Op.STFT, [x, window, table(node, length)], x.dtype, shape, step, length, int(onesided))
 
 
 # ---- windows and filter banks ----
@@ -168,6 +163,6 @@ def mel_weight_matrix(node: Node) -> Tensor:
     dtype = node.attr("output_datatype", int(DType.FLOAT))
     made_as = dtype if dtype in (DType.FLOAT, DType.DOUBLE) else DType.FLOAT
     sizes = [node.get(i) for i in range(3)]
-    edges = [cast_to(node, t, DType.FLOAT) if t.dtype in SMALL_FLOATS else t for t in (node.get(3), node.get(4))]
+    edges = [t if t.dtype == DType.DOUBLE else cast_to(node, t, DType.FLOAT) for t in (node.get(3), node.get(4))]
     shape = (dims.add(dims.floordiv(length, 2), 1), bands)
     return cast_to(node, node.emit(Op.MEL, [*sizes, *edges], made_as, shape), dtype)
