@@ -114,22 +114,6 @@ def finite_of(node: Node, x: Tensor) -> Tensor:
     return binary(node, Binary.EQUAL, binary(node, Binary.SUB, x, x), scalar(node, x, 0))
 
 
-@op("BatchNormalization")
-def batch_normalization(node: Node) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * scale + bias along axis 1, as one product and one sum; the parameters are constants."""
-    x = node.get(0)
-    node.floats(x)
-    if node.attr("training_mode", 0) or any(node.proto.output[1:]):
-        raise node.unsupported("training mode; export the model for inference")
-    scale, bias, average, variance = (node.array(i, "a parameter").astype(np.float64) for i in range(1, 5))
-    factor = scale / np.sqrt(variance + node.attr("epsilon", 1e-5))
-    if x.rank < 2 or factor.ndim != 1 or not factor.shape == bias.shape == average.shape:
-        raise node.fail(f"parameters of shape {factor.shape} for an input of shape {show(x.shape)}")
-    shape = (-1, *[1] * (x.rank - 2))
-    product = binary(node, Binary.MUL, x, node.constant(factor.astype(np.float32).reshape(shape)))
-    return binary(node, Binary.ADD, product, node.constant((bias - average * factor).astype(np.float32).reshape(shape)))
-
-
 @op("SpaceToDepth", "DepthToSpace")
 def space_depth(node: Node) -> Tensor:
     x, size = node.get(0), node.attr("blocksize", 0)

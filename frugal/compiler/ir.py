@@ -130,6 +130,10 @@ class Op(IntEnum):
     SET = 31
 
     # -- 32..39: convolution and pooling
+    CONV = 32
+    CONV_DEPTHWISE = 33
+    POOL = 34
+    MAX_POOL_INDICES = 35
 
     # -- 40..55: moving, sorting, searching, sampling
     PAD = 40

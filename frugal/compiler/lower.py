@@ -54,6 +54,7 @@ HANDLER_MODULES = (
     "attention_ops",
     "control_ops",
     "composed_ops",
+    "conv_ops",
     "index_ops",
     "math_ops",
     "nn_ops",

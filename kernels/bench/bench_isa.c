@@ -130,7 +130,7 @@ static void free_data(data *d) {
 
 static void product(const frugal_isa *isa, int kind, data *d) {
     const int blocked = kind == BLOCK8 || kind == WEIGHT4, act = kind >= FLOAT32_GELU ? FRUGAL_U_GELU : FRUGAL_U_COPY;
-    const fr_epilogue e = {d->bias, NULL, d->n, act};
+    const fr_epilogue e = {.bias = d->bias, .ld = d->n, .act = act};
     const fr_act8 a = {d->q, d->scale, d->sum, d->m, d->k, blocked};
     for (int64_t i = 0; i < d->m; i += isa->chunk) {
         const int64_t end = i + isa->chunk < d->m ? i + isa->chunk : d->m;

@@ -287,7 +287,28 @@ enum frugal_op {
      * v[i], or, where the first axis of v is late, one more row of v. */
     FRUGAL_OP_SET = 31,
 
-    /* -- 32..39: convolution and pooling (ops_conv.c) -- */
+    /* -- 32..39: convolution and pooling (ops_conv.c, ops_pool.c) -- */
+    /* Channels last, one to three spatial axes.  Attributes of three windows follow the others, for depth, height and width; axes
+     * that x does not have come first, with kernel 1, stride 1, dilation 1, pad 0.  A window: kernel, stride, dilation, pad before
+     * (d).  Output position o and tap k meet at input o * stride + k * dilation - pad; transposed: at the i with
+     * i * stride + k * dilation - pad = o.  Taps outside of the input are left out. */
+    /* in x [n, .., c], w, bias?, residual? [as y]; out y [n, .., e], all float32.  w: F32_P16 [e, taps * c / g], or plain
+     * [e, kernel.., c / g]; where g > 1 the packed rows of each group are rounded up to 16, [g * ep, taps * c / g].
+     * bias [g * ep], ep = e / g rounded up to 16.
+     * v = one fmaf chain over the taps in row-major order, channels of the group innermost; then as LINEAR:
+     * y = act(v + bias) * scale + shift + residual, without the middle part when scale is 1 and shift 0.
+     * attrs act (a frugal_unary), p, q (its parameters), scale, shift (floats), groups g, transposed (0 or 1), windows. */
+    FRUGAL_OP_CONV = 32,
+    /* The same with g = c = e; w plain [kernel.., c], bias [c rounded up to 16]. */
+    FRUGAL_OP_CONV_DEPTHWISE = 33,
+    /* in x [n, .., c]; out y.  attrs kind, and windows with a fifth attribute, pad after (d).
+     * kind 0: maximum, of float32, int8 or uint8 (a NaN wins; a window without taps gives the lowest value);
+     * float32 only: 1 mean of the taps inside, 2 of those inside or in the padding, 3 sum.  Sums: one chain of additions in
+     * row-major order from 0; a mean of nothing is 0. */
+    FRUGAL_OP_POOL = 34,
+    /* The same for kind 0; out y, and i int64 like y: where the first largest element is in the plain array [n, c, ..].
+     * attrs order (0: row-major; 1: the spatial axes count column-major), windows. */
+    FRUGAL_OP_MAX_POOL_INDICES = 35,
 
     /* -- 40..55: moving, sorting, searching, sampling (ops_index.c, ops_spatial.c) -- */
     /* in x, value?; out y, x with y.dims[a] - x.dims[a] elements more along axis a, begin[a] of them in front.  attrs mode (0

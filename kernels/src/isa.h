@@ -29,13 +29,23 @@ typedef struct fr_act8 {
     int blocked;
 } fr_act8;
 
-/* What happens to a result before it is stored: v = v + bias[j]; v = act(v); v = v + residual[i * ld + j]. */
+/* What happens to a result before it is stored: v = v + bias[j]; v = act(v); if affine v = v * scale + shift, rounded twice;
+ * v = v + residual[i * ld + j]. */
 typedef struct fr_epilogue {
     const float *bias;     /* [np] or NULL */
     const float *residual; /* or NULL; never overlaps y unless it is y itself with the same ld */
     int64_t ld;
-    int act; /* frugal_unary without parameters; FRUGAL_U_COPY for none */
+    int act; /* a frugal_unary of float32; FRUGAL_U_COPY for none */
+    int affine;
+    float p, q; /* of act */
+    float scale, shift;
 } fr_epilogue;
+
+/* Taps of a convolution that lie side by side: n inputs from a on (floats from where the position starts) meet the rows k, k + 1,
+ * .. of the weights; of a depthwise one: the channels from a on meet the weights from k on. */
+typedef struct fr_span {
+    int64_t a, k, n;
+} fr_span;
 
 struct frugal_isa {
     const char *name;
@@ -59,6 +69,15 @@ struct frugal_isa {
      * scale[i][b] (blocked) or scale[i]; wscale the fp16 value.  Scales are finite halves, subnormals allowed. */
     void (*gemm_w4)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
                     int64_t n, const fr_epilogue *e, void *scratch);
+
+    /* y[i*ldy + j] for i < m, j < n:  v = 0; for every span in order, kk ascending below its n:
+     * v = fmaf(x[i*ldx + span.a + kk], b[(j/16)*bp + (span.k + kk)*16 + j%16], v);  then the epilogue (e->ld is that of y). */
+    void (*conv_f32)(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,
+                     int64_t bp, int64_t m, int64_t n, const fr_epilogue *e);
+    /* y[i*ldy + j] for i < m, j < n:  v = 0; for every span in order: v = fmaf(x[i*ldx + span.a + j], w[span.k + j], v);  then the
+     * epilogue. */
+    void (*conv_depthwise)(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
+                           const float *w, int64_t m, int64_t n, const fr_epilogue *e);
 
     /* One row of k floats to q[kp], sum[nb], scale[1] or (blocked) scale[nb].  For each token or block:
      * a = max |x| (compared as the int32 of the bits with the sign cleared, so that NaN > inf > numbers);

@@ -226,6 +226,10 @@ FR_DECLARE(var)
 FR_DECLARE(set)
 
 /* -- convolution and pooling -- */
+FR_DECLARE(conv)
+FR_DECLARE(conv_depthwise)
+FR_DECLARE(window_pool)
+FR_DECLARE(max_pool_indices)
 
 /* -- moving, sorting, searching, sampling -- */
 FR_DECLARE(pad)
@@ -264,6 +268,10 @@ void fr_softmax_scratch(const fr_call *c, fr_scratch *s);
 void fr_linear_scratch(const fr_call *c, fr_scratch *s);
 void fr_matmul_scratch(const fr_call *c, fr_scratch *s);
 void fr_attention_scratch(const fr_call *c, fr_scratch *s);
+void fr_conv_scratch(const fr_call *c, fr_scratch *s);
+void fr_conv_depthwise_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_conv_operations(const fr_call *c);
+int64_t fr_window_pool_operations(const fr_call *c);
 int64_t fr_linear_operations(const fr_call *c);
 int64_t fr_matmul_operations(const fr_call *c);
 int64_t fr_attention_operations(const fr_call *c);

@@ -273,7 +273,7 @@ static tile tile_at(const attention *a, int64_t batch, int64_t kv, int64_t i) {
 }
 
 static void tile_scores(const attention *a, const tile *t, const float *k, workspace *w, bool packed) {
-    const fr_epilogue none = {NULL, NULL, 0, FRUGAL_U_COPY};
+    const fr_epilogue none = {.act = FRUGAL_U_COPY};
     const float *keys = packed ? w->keys + t->first * a->d : w->keys;
     for (int64_t j = t->first; j < t->keys; j += KEYS) {
         const int64_t n = fr_min(KEYS, t->keys - j);
@@ -310,7 +310,7 @@ static float tile_softmax(const attention *a, const tile *t, int64_t r, float *x
 
 /* The tile's result, still to be divided by the sums. */
 static void tile_values(const attention *a, const tile *t, const float *v, const workspace *w) {
-    const fr_epilogue none = {NULL, NULL, 0, FRUGAL_U_COPY};
+    const fr_epilogue none = {.act = FRUGAL_U_COPY};
     const int64_t bk = a->copy_v ? FR_PANEL : a->v_row, bp = a->copy_v ? FR_PANEL * a->t : FR_PANEL;
     const float *values = a->copy_v ? w->values + t->first * FR_PANEL : v + t->first * a->v_row;
     a->c->isa->gemm_f32(t->y, t->y_row, w->scores, a->tp, values, bk, bp, t->rows, a->e, t->keys - t->first, 1.0f, &none);

@@ -153,7 +153,7 @@ frugal_status fr_linear_run(const fr_call *c) {
     linear_cut(c, &j);
     if (is_act(c->in[0]))
         fr_act8_view(c->in[0], &j.act);
-    j.e = (fr_epilogue){floats(c->in[3]), floats(c->in[4]), j.n, (int)c->attrs[0]};
+    j.e = (fr_epilogue){.bias = floats(c->in[3]), .residual = floats(c->in[4]), .ld = j.n, .act = (int)c->attrs[0]};
     fr_pool_run(c->pool, j.chunks * fr_ceil_div(j.panels, j.each), linear_task, &j);
     return FRUGAL_OK;
 }
@@ -226,7 +226,7 @@ static void matmul_cut(const fr_call *c, matmul_job *j) {
 static void matmul_block(const matmul_job *j, float *y, const float *a, const float *b, int64_t m, int64_t col, int64_t n,
                          float *pack) {
     const frugal_isa *isa = j->c->isa;
-    const fr_epilogue e = {NULL, NULL, 0, FRUGAL_U_COPY};
+    const fr_epilogue e = {.act = FRUGAL_U_COPY};
     const int64_t whole = j->transposed ? 0 : n / FR_PANEL * FR_PANEL;
     if (whole > 0)
         isa->gemm_f32(y + col, j->n, a, j->k, b + col, j->n, FR_PANEL, m, whole, j->k, j->alpha, &e);

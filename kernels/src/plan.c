@@ -309,7 +309,7 @@ static bool layout_allowed(uint16_t op, bool output, uint32_t i, uint8_t layout)
         return act || layout == FRUGAL_PLAIN;
     if (op == FRUGAL_OP_LINEAR && !output && i == 1)
         return !act && layout != FRUGAL_PLAIN;
-    if (op == FRUGAL_OP_RECURRENT && !output && i == 1)
+    if ((op == FRUGAL_OP_RECURRENT || op == FRUGAL_OP_CONV) && !output && i == 1)
         return layout == FRUGAL_F32_P16 || layout == FRUGAL_PLAIN;
     return layout == FRUGAL_PLAIN;
 }

@@ -166,7 +166,7 @@ static void run_part(const frugal_isa *isa, const problem *p, float *y, const fr
 static float *run(const frugal_isa *isa, const problem *p, int64_t ms, int64_t ps) {
     float *y = alloc((size_t)(p->m * p->ldy) * 4);
     memcpy(y, p->y0, (size_t)(p->m * p->ldy) * 4);
-    fr_epilogue e = {p->bias, p->in_place ? y : p->residual, p->ldy, p->act};
+    fr_epilogue e = {.bias = p->bias, .residual = p->in_place ? y : p->residual, .ld = p->ldy, .act = p->act};
     const int64_t end = p->np / 16;
     run_part(isa, p, y, &e, 0, ms, 0, ps);
     run_part(isa, p, y, &e, 0, ms, ps, end);
@@ -248,6 +248,97 @@ static void test_products(void) {
         test_product(kind, 2, 400, 64);
         test_product(kind, 1, 16, FR_MAX_K);
         test_product(kind, 7, 5, FR_MAX_K);
+    }
+}
+
+/* ---- convolutions ---- */
+
+typedef struct windowed {
+    int64_t m, n, ldx, ldy, spans, rows, np; /* rows of the weights */
+    fr_span span[12];
+    float *x, *w, *bias, *residual;
+    fr_epilogue e;
+} windowed;
+
+static windowed make_windowed(int64_t m, int64_t n, int depthwise) {
+    static const int acts[6] = {FRUGAL_U_COPY,       FRUGAL_U_RELU,         FRUGAL_U_CLIP,
+                                FRUGAL_U_HARD_SWISH, FRUGAL_U_HARD_SIGMOID, FRUGAL_U_SILU};
+    windowed v = {.m = m, .n = n, .spans = upto(12), .np = up(n, 16)};
+    int64_t reach = 0;
+    v.ldy = n + upto(2) * 3;
+    for (int64_t i = 0; i < v.spans; i++) {
+        v.span[i] = (fr_span){upto(50), v.rows, depthwise ? n : 1 + upto(23)};
+        v.rows += depthwise ? v.np : v.span[i].n + upto(2);
+        reach = v.span[i].a + v.span[i].n > reach ? v.span[i].a + v.span[i].n : reach;
+    }
+    v.ldx = 1 + upto(40);
+    v.x = floats((m - 1) * v.ldx + reach + (reach == 0), 1.0f);
+    v.w = floats(depthwise ? v.rows : v.rows * v.np, 1.0f);
+    v.bias = floats(v.np, 1.0f);
+    v.residual = floats(m * v.ldy, 1.0f);
+    v.e = (fr_epilogue){.bias = rnd() & 1 ? v.bias : NULL,
+                        .residual = rnd() & 1 ? v.residual : NULL,
+                        .ld = v.ldy,
+                        .act = acts[upto(6)],
+                        .affine = (int)upto(2),
+                        .p = -0.25f,
+                        .q = 0.5f,
+                        .scale = 1.25f,
+                        .shift = -0.125f};
+    return v;
+}
+
+static float *run_windowed(const frugal_isa *isa, const windowed *v, int depthwise) {
+    float *y = alloc((size_t)(v->m * v->ldy) * 4);
+    if (depthwise) {
+        isa->conv_depthwise(y, v->ldy, v->x, v->ldx, v->span, v->spans, v->w, v->m, v->n, &v->e);
+    } else {
+        isa->conv_f32(y, v->ldy, v->x, v->ldx, v->span, v->spans, v->w, 16 * v->rows, v->m, v->n, &v->e);
+    }
+    return y;
+}
+
+/* One element in double before the epilogue, which the products have tested. */
+static void check_windowed(windowed *v, int depthwise) {
+    const int64_t i = upto(v->m), j = upto(v->n);
+    double sum = 0, size = 1;
+    v->e = (fr_epilogue){0};
+    float *y = run_windowed(fr_isa_scalar, v, depthwise);
+    for (int64_t s = 0; s < v->spans; s++) {
+        for (int64_t k = 0; k < (depthwise ? 1 : v->span[s].n); k++) {
+            const double a = (double)v->x[i * v->ldx + v->span[s].a + (depthwise ? j : k)];
+            sum += a * (double)(depthwise ? v->w[v->span[s].k + j] : v->w[(j / 16 * v->rows + v->span[s].k + k) * 16 + j % 16]);
+            size += fabs(a);
+        }
+    }
+    check(fabs((double)y[i * v->ldy + j] - sum) <= 1e-6 * size, "naive convolution", "scalar", i, j, depthwise);
+    free(y);
+}
+
+static void test_windowed(int64_t m, int64_t n, int depthwise) {
+    windowed v = make_windowed(m, n, depthwise);
+    float *want = run_windowed(fr_isa_scalar, &v, depthwise);
+    for (uint32_t i = 0; frugal_isa_list(i); i++) {
+        const frugal_isa *isa = frugal_isa_find(frugal_isa_list(i));
+        float *y = run_windowed(isa, &v, depthwise);
+        check(same(want, y, m * v.ldy), depthwise ? "conv_depthwise" : "conv_f32", isa->name, m, n, v.spans);
+        free(y);
+    }
+    check_windowed(&v, depthwise);
+    free(want);
+    free(v.x), free(v.w), free(v.bias), free(v.residual);
+}
+
+static void test_convolutions(void) {
+    for (int depthwise = 0; depthwise < 2; depthwise++) {
+        for (int64_t m = 1; m <= 30; m++) {
+            for (int64_t n = 1; n <= 34; n++) {
+                test_windowed(m, n, depthwise);
+            }
+        }
+        for (int t = 0; t < 60; t++) {
+            test_windowed(1 + upto(150), 1 + upto(200), depthwise);
+        }
     }
 }
 
@@ -530,6 +621,7 @@ int main(int argc, char **argv) {
     test_special();
     test_packing();
     test_products();
+    test_convolutions();
     printf("products and accuracy: %ld checks\n", passed + failed);
     for (uint32_t i = 0; frugal_isa_list(i); i++) {
         const frugal_isa *isa = frugal_isa_find(frugal_isa_list(i));

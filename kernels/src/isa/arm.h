@@ -229,6 +229,70 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
     }
 }
 
+typedef struct convolution {
+    float *y;
+    int64_t ldy;
+    const float *x;
+    int64_t ldx;
+    const fr_span *spans;
+    int64_t n_spans;
+    const float *b;
+    int64_t bp, n;
+    const fr_epilogue *e;
+} convolution;
+/* P panels x N positions of a convolution, as f32_tile. */
+INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int64_t j, const int P, const int N) {
+    vf s[24];
+    UNROLL for (int c = 0; c < 4 * P * N; c++) { s[c] = vset(0.0f); }
+    for (int64_t q = 0; q < g->n_spans; q++) {
+        const float *x = g->x + i * g->ldx + g->spans[q].a, *b = g->b + j / 16 * g->bp + 16 * g->spans[q].k;
+        for (int64_t kk = 0; kk < g->spans[q].n; kk++, b += 16, x++) {
+            UNROLL for (int p = 0; p < P; p++) {
+                vf w[4];
+                UNROLL for (int l = 0; l < 4; l++) { w[l] = vld(b + p * g->bp + 4 * l); }
+                UNROLL for (int r = 0; r < N; r++) {
+                    const float v = x[r * g->ldx];
+                    UNROLL for (int l = 0; l < 4; l++) { s[4 * (N * p + r) + l] = vfmaq_n_f32(s[4 * (N * p + r) + l], w[l], v); }
+                }
+            }
+        }
+    }
+    UNROLL for (int c = 0; c < 4 * P * N; c++) { vst(t + c / 4 / N * ts + c % (4 * N) * 4, s[c]); }
+}
+
+/* Positions i .. i + rows - 1, columns j .. j + 16 P - 1 of a convolution, as f32_group. */
+INLINE void conv_group(const convolution *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        n = even(rows - r, W);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            conv_tile(t + 16 * r, 16 * rows, g, i + r, j, P, N);                                                                 \
+        }                                                                                                                        \
+        break;
+        SIX(n, CASE)
+#undef CASE
+    }
+    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+}
+
+static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,
+                     int64_t bp, int64_t m, int64_t n, const fr_epilogue *e) {
+    const convolution g = {y, ldy, x, ldx, spans, n_spans, b, bp, n, e};
+    int64_t j = 0;
+    for (; m > 0 && m <= 3 && j + 16 < n; j += 32) { /* few positions: more columns at once hide the latency */
+        conv_group(&g, 0, j, m, 2, 3);
+    }
+    for (; j < n; j += 16) {
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, GROUP);
+            conv_group(&g, i, j, rows, 1, 6);
+        }
+    }
+}
+
 /* ---- int8 weights ---- */
 
 /* 16 rows x N tokens, one scale a token: int32 sums over all of k stay in registers. */
@@ -448,6 +512,8 @@ static size_t scratch_bytes(int64_t m, int64_t k) {
      .scratch_bytes = scratch_bytes,                                                                                             \
      .chunk = 96,                                                                                                                \
      .gemm_f32 = gemm_f32,                                                                                                       \
+     .conv_f32 = conv_f32,                                                                                                       \
+     .conv_depthwise = conv_depthwise,                                                                                           \
      .gemm_w8 = gemm_w8,                                                                                                         \
      .gemm_w4 = gemm_w4,                                                                                                         \
      .quantize = quantize,                                                                                                       \

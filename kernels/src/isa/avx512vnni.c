@@ -198,6 +198,79 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
     }
 }
 
+typedef struct convolution {
+    float *y;
+    int64_t ldy;
+    const float *x;
+    int64_t ldx;
+    const fr_span *spans;
+    int64_t n_spans;
+    const float *b;
+    int64_t bp, n;
+    const fr_epilogue *e;
+} convolution;
+/* P panels x N positions of a convolution, as f32_tile. */
+INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int64_t j, const int P, const int N) {
+    vf s[24];
+    UNROLL for (int c = 0; c < P * N; c++) { s[c] = vset(0.0f); }
+    for (int64_t q = 0; q < g->n_spans; q++) {
+        const fr_span *span = g->spans + q;
+        rows x = rows_of(g->x + i * g->ldx + span->a, 4 * g->ldx, N),
+             w = rows_of(g->b + j / 16 * g->bp + 16 * span->k, 4 * g->bp, P);
+        int64_t kk = 0;
+        for (; kk + 4 <= span->n; kk += 4) {
+            UNROLL for (int u = 0; u < 4; u++) {
+                f32_step(s, &x, &w, 4 * u, P, N);
+                rows_add(&w, 64, P);
+            }
+            rows_add(&x, 16, N);
+        }
+        for (; kk < span->n; kk++) {
+            f32_step(s, &x, &w, 0, P, N);
+            rows_add(&w, 64, P);
+            rows_add(&x, 4, N);
+        }
+    }
+    UNROLL for (int c = 0; c < P * N; c++) { vst(t + c / N * ts + c % N * 16, s[c]); }
+}
+
+/* Positions i .. i + rows - 1, columns j .. j + 16 P - 1 of a convolution, as f32_group. */
+INLINE void conv_group(const convolution *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
+    float t[2 * GROUP * 16] __attribute__((aligned(64)));
+    expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        n = even(rows - r, W);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            conv_tile(t + 16 * r, 16 * rows, g, i + r, j, P, N);                                                                 \
+        }                                                                                                                        \
+        break;
+        TWELVE(n, CASE)
+#undef CASE
+    }
+    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+}
+
+static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,
+                     int64_t bp, int64_t m, int64_t n, const fr_epilogue *e) {
+    const convolution g = {y, ldy, x, ldx, spans, n_spans, b, bp, n, e};
+    int64_t j = 0;
+    for (; m > 0 && m <= 6 && j + 48 < n; j += 64) { /* few positions: more columns at once hide the latency */
+        conv_group(&g, 0, j, m, 4, 6);
+    }
+    for (; j + 16 < n; j += 32) {
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, GROUP);
+            conv_group(&g, i, j, rows, 2, 12);
+        }
+    }
+    for (int64_t i = 0, rows; j < n && i < m; i += rows) {
+        rows = even(m - i, GROUP);
+        conv_group(&g, i, j, rows, 1, 12);
+    }
+}
+
 /* ---- int8 and int4 weights ---- */
 
 /* What a tile computes: gemm_w8 by token, by block, gemm_w4; and READY: from panels that prepare has made unsigned bytes. */
@@ -408,6 +481,8 @@ static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
                                  .gemm_f32 = gemm_f32,
+                                 .conv_f32 = conv_f32,
+                                 .conv_depthwise = conv_depthwise,
                                  .gemm_w8 = gemm_w8,
                                  .gemm_w4 = gemm_w4,
                                  .quantize = quantize,

@@ -17,7 +17,11 @@ static float finish(float v, const fr_epilogue *e, int64_t i, int64_t j) {
     if (e->bias) {
         v = v + e->bias[j];
     }
-    v = fr_unary(e->act, v, 0.0f, 0.0f);
+    v = fr_unary(e->act, v, e->p, e->q);
+    if (e->affine) {
+        v = v * e->scale;
+        v = v + e->shift;
+    }
     return e->residual ? v + e->residual[i * e->ld + j] : v;
 }
 
@@ -31,6 +35,35 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
                 v = FR_FMA(x[kk], w[kk * bk], v);
             }
             y[i * ldy + j] = finish(alpha != 1.0f ? alpha * v : v, e, i, j);
+        }
+    }
+}
+
+static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,
+                     int64_t bp, int64_t m, int64_t n, const fr_epilogue *e) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            const float *w = b + j / FR_PANEL * bp + j % FR_PANEL;
+            float v = 0.0f;
+            for (const fr_span *s = spans; s < spans + n_spans; s++) {
+                for (int64_t kk = 0; kk < s->n; kk++) {
+                    v = FR_FMA(x[i * ldx + s->a + kk], w[(s->k + kk) * FR_PANEL], v);
+                }
+            }
+            y[i * ldy + j] = finish(v, e, i, j);
+        }
+    }
+}
+
+static void conv_depthwise(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
+                           const float *w, int64_t m, int64_t n, const fr_epilogue *e) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            float v = 0.0f;
+            for (const fr_span *s = spans; s < spans + n_spans; s++) {
+                v = FR_FMA(x[i * ldx + s->a + j], w[s->k + j], v);
+            }
+            y[i * ldy + j] = finish(v, e, i, j);
         }
     }
 }
@@ -216,6 +249,8 @@ static const frugal_isa table = {.name = "scalar",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 16,
                                  .gemm_f32 = gemm_f32,
+                                 .conv_f32 = conv_f32,
+                                 .conv_depthwise = conv_depthwise,
                                  .gemm_w8 = gemm_w8,
                                  .gemm_w4 = gemm_w4,
                                  .quantize = quantize,

@@ -491,6 +491,12 @@ static __attribute__((noinline)) void expect_tile(const float *y, int64_t ldy, i
     }
 }
 
+/* v * scale + shift of n elements. */
+static void affine(float *y, const float *x, int64_t n, float by, float shift) {
+    int64_t i = 0;
+    EACH(vadd(vmul(v, vset(by)), vset(shift)));
+}
+
 /* One row of 16 columns, of which n exist. */
 INLINE void finish_row(float *y, const float *t, const float *bias, const float *add, int64_t n) {
     vf v[VN], r[VN];
@@ -510,12 +516,15 @@ INLINE void finish_row(float *y, const float *t, const float *bias, const float 
 static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i,
                                                   int64_t j, int64_t n, const fr_epilogue *e) {
     const float *bias = e->bias;
-    if (e->act != FRUGAL_U_COPY) { /* bias first, then the function over the whole tile */
+    if (e->act != FRUGAL_U_COPY || e->affine) { /* bias first, then the function over the whole tile */
         for (int r = 0; bias && r < panels * rows; r++) {
             finish_row(t + 16 * r, t + 16 * r, bias + j + r / rows * step, NULL, 16);
         }
         bias = NULL;
-        unary(e->act, t, t, (int64_t)panels * rows * 16, 0.0f, 0.0f);
+        unary(e->act, t, t, (int64_t)panels * rows * 16, e->p, e->q);
+        if (e->affine) {
+            affine(t, t, (int64_t)panels * rows * 16, e->scale, e->shift);
+        }
     }
     for (int p = 0; p < panels; p++, j += step) {
         for (int r = 0; r < rows; r++, t += 16) {
@@ -525,4 +534,52 @@ static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *
     }
 }
 #undef EACH
+
+/* ---- depthwise convolutions ---- */
+
+/* N positions of 16 channels, of which n exist; results to t[N][16]. */
+INLINE void depthwise_tile(float *t, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *w,
+                           int64_t n, const int N) {
+    vf s[8 * VN];
+    UNROLL for (int c = 0; c < N * VN; c++) { s[c] = vset(0.0f); }
+    for (int64_t q = 0; q < n_spans; q++) {
+        vf k[VN], v[VN];
+        load16(k, w + spans[q].k, n);
+        UNROLL for (int i = 0; i < N; i++) {
+            load16(v, x + i * ldx + spans[q].a, n);
+            UNROLL for (int j = 0; j < VN; j++) { s[i * VN + j] = vfma(v[j], k[j], s[i * VN + j]); }
+        }
+    }
+    UNROLL for (int c = 0; c < N * VN; c++) { vst(t + c * VW, s[c]); }
+}
+
+/* Channels j .. j + 15 of all positions; n: how many of these channels exist. */
+INLINE void depthwise_channels(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
+                               const float *w, int64_t m, int64_t j, int64_t n, const fr_epilogue *e, const int whole) {
+    enum { N = VW == 4 ? 4 : 8 };
+    const int64_t width = whole ? 16 : n - j;
+    float t[GROUP * 16] __attribute__((aligned(64)));
+    for (int64_t i = 0, rows; i < m; i += rows) {
+        int64_t r = 0;
+        rows = even(m - i, GROUP);
+        for (; r + N <= rows; r += N) {
+            depthwise_tile(t + 16 * r, x + (i + r) * ldx + j, ldx, spans, n_spans, w + j, width, N);
+        }
+        for (; r < rows; r++) {
+            depthwise_tile(t + 16 * r, x + (i + r) * ldx + j, ldx, spans, n_spans, w + j, width, 1);
+        }
+        finish_tile(y, ldy, t, 1, 16, (int)rows, i, j, n, e);
+    }
+}
+
+static void conv_depthwise(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
+                           const float *w, int64_t m, int64_t n, const fr_epilogue *e) {
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        depthwise_channels(y, ldy, x, ldx, spans, n_spans, w, m, j, n, e, 1);
+    }
+    if (j < n) {
+        depthwise_channels(y, ldy, x, ldx, spans, n_spans, w, m, j, n, e, 0);
+    }
+}
 #endif
