@@ -208,7 +208,7 @@ static void products(const part *k, const float *a, int64_t g0, int64_t g1, cons
     const cell *j = k->j;
     const int64_t gate = j->hp * j->h, each = j->s == j->hp ? g1 - g0 : 1, n = each == 1 ? j->s : each * j->s;
     for (int64_t g = g0; g < g1; g += each) {
-        const fr_epilogue e = {bias, x ? x + g * j->s : NULL, ldx, FRUGAL_U_COPY};
+        const fr_epilogue e = {.bias = bias, .residual = x ? x + g * j->s : NULL, .ld = ldx};
         j->c->isa->gemm_f32(k->z + g * j->s, j->g * j->s, a, j->h, j->r + (k->dir * j->g + g) * gate, FR_PANEL, FR_PANEL * j->h,
                             k->rows, n, j->h, 1.0f, &e);
     }
