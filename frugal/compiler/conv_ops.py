@@ -439,18 +439,6 @@ def group_normalization(node: Node) -> Tensor:
     return scaled_by_channel(node, node.alias(made, x.shape), scale, bias, x)
 
 
-@op("MeanVarianceNormalization")
-def mean_variance_normalization(node: Node) -> Tensor:
-    """(x - mean) / (deviation + 1e-9) over axes."""
-    x = node.get(0)
-    node.floats(x)
-    axes = [node.axis(int(a), x.rank) for a in node.attr("axes", [0, 2, 3])]
-    centered = binary(node, Binary.SUB, x, reduced(node, x, Reduce.MEAN, axes))
-    variance = reduced(node, binary(node, Binary.MUL, centered, centered), Reduce.MEAN, axes)
-    deviation = binary(node, Binary.ADD, unary(node, variance, Unary.SQRT), node.constant(np.array(1e-9, np.float32)))
-    return binary(node, Binary.DIV, centered, deviation)
-
-
 @op("LRN")
 def lrn(node: Node) -> Tensor:
     """x / (bias + alpha * mean of the squares of `size` channels around)^beta: the channels are the axis a window moves along."""
