@@ -43,6 +43,7 @@ from .ir import (
     Unary,
     elements,
 )
+from .legacy import FIRST_WITH_NUMPY_RULES, align_operands
 from .reader import Source
 
 if TYPE_CHECKING:
@@ -382,6 +383,8 @@ class Lowering:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         node = Node(self, proto)
         before = len(self.graph.steps)
+        if node.opset < FIRST_WITH_NUMPY_RULES and domain == "":
+            align_operands(node)
         results = self._translate(node, domain, before)
         if len(proto.output) > len(results):
             missing = [n for n in proto.output[len(results) :] if n]

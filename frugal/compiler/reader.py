@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 PACKED = {**SMALL_INTS, DType.FLOAT4E2M1: 4}  # bits of an element where that is less than a byte
-OPSETS = range(7, 29)
+OPSETS = range(1, 29)
 
 
 @dataclass

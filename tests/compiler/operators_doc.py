@@ -55,14 +55,14 @@ def text() -> str:
     import onnx
 
     from frugal.compiler.reader import OPSETS
-    from tests.compiler.test_onnx_backend import cases, run_case
+    from tests.compiler.test_onnx_backend import cases, model_of, run_case
 
     total: Counter[str] = Counter()
     single: Counter[tuple[str, str, str]] = Counter()
     for case in cases().values():
         result = outcome(case, run_case)
         total[result] += 1
-        kinds = {("" if n.domain == "ai.onnx" else n.domain, n.op_type) for n in case.model.graph.node}
+        kinds = {("" if n.domain == "ai.onnx" else n.domain, n.op_type) for n in model_of(case).graph.node}
         if len(kinds) == 1:
             single[(*kinds.pop(), result)] += 1
     lines = [

@@ -1,4 +1,5 @@
-"""ONNX's own node tests: every case whose operators we have must pass, or stand with its reason in backend_exceptions.txt.
+"""ONNX's own tests (nodes, simple models, models converted from PyTorch): every case whose operators we have must pass, or stand
+with its reason in backend_exceptions.txt.
 
 A case that is refused with UnsupportedOperator (an operator, type or attribute we do not have yet) is skipped and counted; a
 wrong result, a crash or any other error fails.
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx.backend.test.loader import load_model_tests
 
 from frugal import UnsupportedOperator, backend
 
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")  # all that the onnx package ships
 EXCEPTIONS = Path(__file__).with_name("backend_exceptions.txt")
 
 
@@ -30,7 +33,24 @@ def exceptions() -> dict[str, str]:
 def cases() -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the cases' own arithmetic
-        return {c.name: c for c in load_model_tests(kind="node")}
+        return {c.name: c for kind in KINDS for c in load_model_tests(kind=kind)}
+
+
+def model_of(case: Any) -> Any:
+    return case.model or onnx.load(Path(case.model_dir, "model.onnx"))
+
+
+def data_of(case: Any) -> Any:
+    """Pairs of inputs and outputs: of the case, or of the files beside its model."""
+    if case.data_sets:
+        return case.data_sets
+    folders = sorted(Path(case.model_dir).glob("test_data_set_*"))
+    return [[_files(folder, "input"), _files(folder, "output")] for folder in folders]
+
+
+def _files(folder: Path, kind: str) -> list[Any]:
+    paths = (folder / f"{kind}_{i}.pb" for i in range(len(list(folder.glob(f"{kind}_*.pb")))))
+    return [onnx.load_tensor(path) for path in paths]
 
 
 def _array(value: Any) -> Any:
@@ -41,10 +61,12 @@ def _array(value: Any) -> Any:
 
 def run_case(case: Any) -> None:
     """Raise UnsupportedOperator when the case cannot be run, AssertionError when it is wrong."""
-    rep = backend.prepare(case.model)
+    model = model_of(case)
+    rep = backend.prepare(model)
     wanted = {i.name for i in rep.session.get_inputs()}
-    names = [v.name for v in case.model.graph.input]
-    for inputs, outputs in case.data_sets:
+    weights = {t.name for t in model.graph.initializer}
+    names = [v.name for v in model.graph.input if v.name not in weights]
+    for inputs, outputs in data_of(case):
         inputs, outputs = ([_array(v) for v in values] for values in (inputs, outputs))
         results = rep.run({n: v for n, v in zip(names, inputs, strict=False) if n in wanted})
         for got, want in zip(results, outputs, strict=True):
@@ -54,7 +76,7 @@ def run_case(case: Any) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(cases()))
-def test_node(name: str) -> None:
+def test_case(name: str) -> None:
     try:
         run_case(cases()[name])
     except UnsupportedOperator as error:
