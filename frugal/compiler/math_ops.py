@@ -196,10 +196,23 @@ def reduce(node: Node) -> Tensor:
 @op("Softmax", "LogSoftmax")
 def softmax(node: Node) -> Tensor:
     x = node.get(0)
-    node.floats(x)
     log = int(node.type == "LogSoftmax")
+    if x.dtype == DType.DOUBLE and node.opset >= 13:
+        return double_softmax(node, x, node.axis(node.attr("axis", -1), x.rank), bool(log))
+    node.floats(x)
     if node.opset >= 13:
         return node.emit(Op.SOFTMAX, [x], x.dtype, x.shape, node.axis(node.attr("axis", -1), x.rank), log)
     axis = node.axis(node.attr("axis", 1), x.rank)
     flat = node.alias(x, [elements(x.shape[:axis]), elements(x.shape[axis:])])
     return node.alias(node.emit(Op.SOFTMAX, [flat], x.dtype, flat.shape, 1, log), x.shape)
+
+
+def double_softmax(node: Node, x: Tensor, axis: int, log: bool) -> Tensor:
+    """exp(x - max) / sum, or x - max - log(sum), of float64."""
+    kept = [1 if i == axis else d for i, d in enumerate(x.shape)]
+    lowered = binary(node, Binary.SUB, x, node.emit(Op.REDUCE, [x], x.dtype, kept, int(Reduce.MAX), 1 << axis))
+    powers = unary(node, lowered, Unary.EXP)
+    total = node.emit(Op.REDUCE, [powers], x.dtype, kept, int(Reduce.SUM), 1 << axis)
+    if log:
+        return binary(node, Binary.SUB, lowered, unary(node, total, Unary.LOG))
+    return binary(node, Binary.DIV, powers, total)

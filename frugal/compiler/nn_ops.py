@@ -6,8 +6,8 @@ import numpy as np
 
 from . import dims
 from .dims import Dim
-from .ir import FROM_NUMPY, SMALL_INTS, Binary, DType, Layout, Op, Quantized, Tensor, Weight, elements
-from .lower import MICROSOFT, Node, op, show
+from .ir import FROM_NUMPY, NUMPY, SMALL_INTS, Binary, DType, Layout, Op, Quantized, Tensor, Weight, elements
+from .lower import MICROSOFT, Node, op, show, type_name
 from .math_ops import binary
 from .pack import BLOCK
 from .types_ops import bits
@@ -91,46 +91,74 @@ def linear(node: Node, x: Tensor, w: Tensor, n_axis: int) -> Tensor:
 
 @op("MatMul")
 def matmul(node: Node) -> Tensor:
-    a, b = node.get(0), node.get(1)
-    node.floats(a, b)
+    return product(node, node.get(0), node.get(1))
+
+
+def product(node: Node, a: Tensor, b: Tensor, factor: float = 1.0) -> Tensor:
+    """factor (a b) by the rules of MatMul; a constant matrix on the right becomes the weight of a linear."""
+    multiplicable(node, a, b)
     if a.rank == 0 or b.rank == 0:
         raise node.fail("an operand is a scalar")
-    if b.known and b.rank == 2 and a.rank >= 2 and a.const is None:
-        return linear(node, a, b, 1)
+    if is_weight(a, b) and b.rank == 2 and a.rank >= 2:
+        return scaled_by(node, linear(node, a, b, 1), factor)
     left = node.alias(a, (1, *a.shape)) if a.rank == 1 else a
     right = node.alias(b, (*b.shape, 1)) if b.rank == 1 else b
     if all(isinstance(d, int) for d in (left.shape[-1], right.shape[-2])) and left.shape[-1] != right.shape[-2]:
         raise node.fail(f"inner dimensions differ: {show(a.shape)} and {show(b.shape)}")
     batch = node.broadcast(left.shape[:-2], right.shape[:-2])
-    made = node.emit(Op.MATMUL, [left, right], DType.FLOAT, (*batch, left.shape[-2], right.shape[-1]), 0, 1.0)
+    made = node.emit(Op.MATMUL, [left, right], a.dtype, (*batch, left.shape[-2], right.shape[-1]), 0, factor)
     result: list[Dim] = list(batch)
     result += [] if a.rank == 1 else [left.shape[-2]]
     result += [] if b.rank == 1 else [right.shape[-1]]
     return node.alias(made, result)
 
 
+PRODUCTS = {DType.FLOAT, DType.DOUBLE, DType.INT32, DType.UINT32, DType.INT64, DType.UINT64}
+
+
+def multiplicable(node: Node, a: Tensor, b: Tensor) -> None:
+    if a.dtype != b.dtype or a.dtype not in PRODUCTS:
+        raise node.unsupported(f"a product of {type_name(a.dtype)} and {type_name(b.dtype)}")
+
+
+def is_weight(a: Tensor, b: Tensor) -> bool:
+    """Whether b is a constant that a linear can hold as its weight, for an a that is computed."""
+    return b.known and a.const is None and b.dtype == DType.FLOAT and all(d != 0 for d in b.shape)
+
+
+def scaled_by(node: Node, x: Tensor, factor: float) -> Tensor:
+    if factor == 1.0:
+        return x
+    if x.dtype not in (DType.FLOAT, DType.DOUBLE) and factor != int(factor):
+        raise node.unsupported(f"integers times {factor}")
+    return binary(node, Binary.MUL, x, node.constant(np.array(factor).astype(NUMPY[x.dtype])))
+
+
 @op("Gemm")
 def gemm(node: Node) -> Tensor:
     a, b, c = node.get(0), node.get(1), node.optional(2)
-    node.floats(a, b, c)
+    multiplicable(node, a, b)
     alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
     if a.rank != 2 or b.rank != 2:
         raise node.fail(f"operands are {show(a.shape)} and {show(b.shape)}; Gemm wants matrices")
-    if node.attr("transA", 0):
+    trans_a, trans_b = node.attr("transA", 0), node.attr("transB", 0)
+    depths = (a.shape[0 if trans_a else 1], b.shape[1 if trans_b else 0])
+    if all(isinstance(d, int) for d in depths) and depths[0] != depths[1]:
+        raise node.fail(f"inner dimensions differ: {show(a.shape)} and {show(b.shape)}")
+    if trans_a:
         a = node.emit(Op.TRANSPOSE, [a], a.dtype, a.shape[::-1], 1, 0)
-    trans_b = node.attr("transB", 0)
-    if b.known and a.const is None:
-        result = linear(node, a, b, 0 if trans_b else 1)
-        if alpha != 1.0:
-            result = binary(node, Binary.MUL, result, node.constant(np.array(alpha, np.float32)))
+    n = b.shape[0] if trans_b else b.shape[1]
+    if is_weight(a, b):
+        result = scaled_by(node, linear(node, a, b, 0 if trans_b else 1), alpha)
     else:
-        n = b.shape[0] if trans_b else b.shape[1]
-        result = node.emit(Op.MATMUL, [a, b], DType.FLOAT, (a.shape[0], n), int(trans_b), float(alpha))
+        inside = float(alpha) if a.dtype in (DType.FLOAT, DType.DOUBLE) else 1.0
+        result = node.emit(Op.MATMUL, [a, b], a.dtype, (a.shape[0], n), int(trans_b), inside)
+        result = scaled_by(node, result, alpha / inside if inside else 1.0)
     if c is None or beta == 0.0:
         return result
-    if beta != 1.0:
-        c = binary(node, Binary.MUL, c, node.constant(np.array(beta, np.float32)))
-    added = binary(node, Binary.ADD, result, c)
+    added = binary(node, Binary.ADD, result, scaled_by(node, c, beta))
+    if added.rank != 2:
+        raise node.fail(f"C {show(c.shape)} does not broadcast to the product")
     return added
 
 
@@ -168,38 +196,6 @@ def unpack(raw: np.ndarray, bits: int) -> np.ndarray:
 
 
 # ---- normalizations ----
-def trailing(node: Node, x: Tensor, axis: int) -> tuple[Tensor, int]:
-    """x viewed as [.., n] where n is the product of the axes from `axis` on, which has to be fixed."""
-    n = elements(x.shape[axis:])
-    if not isinstance(n, int):
-        raise node.unsupported(f"the normalized axes of {show(x.shape)} are not of fixed size")
-    return node.alias(x, (*x.shape[:axis], n)), n
-
-
-def parameter(node: Node, x: Tensor | None, n: int, what: str) -> Tensor | None:
-    if x is None:
-        return None
-    if elements(x.shape) != n:
-        raise node.unsupported(f"{what} '{x.name}' {show(x.shape)} does not hold one value for each of {n} normalized elements")
-    return node.alias(x, (n,))
-
-
-@op("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-def normalization(node: Node) -> Tensor:
-    x = node.get(0)
-    node.floats(x, node.get(1), node.optional(2))
-    axis = node.axis(node.attr("axis", -1), x.rank)
-    rows, n = trailing(node, x, axis)
-    gamma = parameter(node, node.get(1), n, "scale")
-    eps = float(np.float32(node.attr("epsilon", 1e-5)))
-    if node.type == "LayerNormalization":
-        beta = parameter(node, node.optional(2), n, "bias")
-        made = node.emit(Op.LAYER_NORM, [rows, None, gamma, beta], x.dtype, rows.shape, eps)
-    else:
-        made = node.emit(Op.RMS_NORM, [rows, None, gamma], x.dtype, rows.shape, eps)
-    return node.alias(made, x.shape)
-
-
 @op("LpNormalization")
 def lp_normalization(node: Node) -> Tensor:
     from .ir import Reduce
