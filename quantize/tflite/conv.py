@@ -7,6 +7,7 @@ the image's size is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -181,10 +182,10 @@ def pool(o: Op) -> None:
     attributes = window(o, x, o.option(options, "Padding", SAME), kernel, strides, (1, 1))
     activation = o.activation(options)
     if o.kind == "MAX_POOL_2D":
-        raw = activation == "NONE" and o.moving([x], [y], "i1 u1")
+        raw = o.moving([x], [y], "i1 u1")
         value = o.node("MaxPool", [o.get(x, first, raw)], main=True, **attributes)
-        if raw:
-            o.c.put(y, value, first)
+        if raw and y.quantized:
+            o.c.put(y, clamp_integers(o, value, y, activation, y.dtype), first)
         else:
             o.c.put_real(y, value, first, activation)
         return
@@ -213,13 +214,19 @@ def integer_average(o: Op, x: Tensor, y: Tensor, attributes: dict[str, object], 
     zero = c.scalar(0, x.dtype)
     value = c.graph.node("DequantizeLinear", [c.raw(x, first), c.scalar(1.0), zero], c.node_name(f"{name}/DequantizeLinear"))[0]
     value = o.node("AveragePool", [value], main=True, **attributes)
-    low, high = c.needed_clamp(y, *CLAMPS[activation]) if activation in CLAMPS else (None, None)
-    if activation != "NONE" and activation not in CLAMPS:
+    value = clamp_integers(o, value, y, activation, np.float32)
+    inputs = [value, c.constant("const/round_away", np.float32(1 - nudge), ("round away", nudge)), zero]
+    c.put(y, c.graph.node("QuantizeLinear", inputs, c.node_name(f"{name}/QuantizeLinear"))[0], first)
+
+
+def clamp_integers(o: Op, value: str, y: Tensor, activation: str, dtype: Any) -> str:
+    """A fused clamp of integers of y's scale, which `value` holds as `dtype`."""
+    if activation == "NONE":
+        return value
+    if activation not in CLAMPS:
         raise UnsupportedOperator(f"fused activation {activation} is not supported")
     assert y.quantization is not None
     scale, shift = float(y.quantization.scale[0]), int(y.quantization.zero[0])
-    low, high = (None if b is None else float(shift + round(b / scale)) for b in (low, high))
-    if low is not None or high is not None:
-        value = o.node("Clip", [value, *("" if b is None else c.scalar(b) for b in (low, high))])
-    inputs = [value, c.constant("const/round_away", np.float32(1 - nudge), ("round away", nudge)), zero]
-    c.put(y, c.graph.node("QuantizeLinear", inputs, c.node_name(f"{name}/QuantizeLinear"))[0], first)
+    bounds = (None if b is None else shift + round(b / scale) for b in o.c.needed_clamp(y, *CLAMPS[activation]))
+    made = ["" if b is None else o.c.scalar(b, dtype) for b in bounds]
+    return o.node("Clip", [value, *made]) if any(made) else value
