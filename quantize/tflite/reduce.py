@@ -25,7 +25,7 @@ def reduce(o: Op) -> None:
     keep = bool(o.option("ReducerOptions", "KeepDims", False))
     perm = o.pick(x)
     bools = o.kind in ("REDUCE_ANY", "REDUCE_ALL")
-    raw = o.kind in ("REDUCE_MAX", "REDUCE_MIN") and o.moving([x], [y], "i1 u1")
+    raw = o.kind in ("REDUCE_MAX", "REDUCE_MIN") and o.moving([x], [y], "")
     value = o.get(x, perm, raw)
     if bools:
         value = o.node("Cast", [value], to=o.c.onnx.TensorProto.INT32)

@@ -90,6 +90,14 @@ def test_linear_that_is_read_twice_keeps_its_result() -> None:
     assert_same(model, {"x": normal(3, 40)})
 
 
+def test_sum_of_two_linears_is_the_residual_of_one() -> None:
+    b = Builder()
+    x, h = b.input("x", ["n", 40]), b.input("h", ["n", 24])
+    model = b.model(b.op("Add", b.op("MatMul", x, b.const(normal(40, 24))), b.op("MatMul", h, b.const(normal(24, 24)))))
+    assert counts(model) == {Op.LINEAR: 2}
+    assert_same(model, {"x": normal(3, 40), "h": normal(3, 24)})
+
+
 def test_bias_of_another_shape_is_not_a_bias() -> None:
     b = Builder()
     x = b.input("x", ["n", 4, 40])

@@ -63,8 +63,10 @@ class Maker(Writer):
     def case(self, *outputs: int, runs: int = 3, **tolerances: Any) -> Case:
         """Finish the file."""
         self.io(self.fed, list(outputs))
-        feeds = [{self.tensors[i]["name"]: self.value(i) for i in self.fed} for _ in range(runs)]
-        return Case(self.bytes(), feeds, **tolerances)
+        model = self.bytes()
+        if any(d < 0 for i in self.fed for d in self.tensors[i]["shape"]):
+            runs = 0
+        return Case(model, [{self.tensors[i]["name"]: self.value(i) for i in self.fed} for _ in range(runs)], **tolerances)
 
     # --- weights -------------------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ def add(name: str, f: Callable[[Maker], Case]) -> None:
     CASES[name] = lambda rng: f(Maker(rng))
 
 
-# --- convolutions and products ---------------------------------------------------------------------------------------------------
+# --- convolutions and products --------------------------------------------------------------------
 
 WEIGHTS = {"float32": "float32", "int8": "int8", "uint8": "uint8", "int16": "int8"}
 
@@ -241,7 +243,7 @@ for dtype in ("float32", "int8"):
             add(f"batch_matmul_{dtype}_{x:d}{y:d}", lambda m, a=(dtype, x, y, x == y): batch_matmul(m, *a))
 
 
-# --- element by element ------------------------------------------------------------------------------------------------------------
+# --- element by element ---------------------------------------------------------------------------
 
 SHAPES = [((1, 4, 5, 3), (1, 4, 5, 3)), ((1, 4, 5, 3), (3,)), ((2, 3), ()), ((1, 1, 1, 6), (1, 4, 3, 6))]
 
@@ -479,7 +481,7 @@ for a, b, x_q, y_q in [
     add(f"quantize_{a}_{b}", lambda m, args=(a, b, x_q, y_q): quantize(m, *args))
 
 
-# --- moving data -----------------------------------------------------------------------------------------------------------------
+# --- moving data ----------------------------------------------------------------------------------
 
 MOVED = ("float32", "int8", "uint8", "int16", "int32")
 
@@ -738,7 +740,7 @@ def topk(m: Maker) -> Case:
 add("topk", topk)
 
 
-# --- reductions ------------------------------------------------------------------------------------------------------------------
+# --- reductions -----------------------------------------------------------------------------------
 
 
 def reduce(m: Maker, kind: str, dtype: str, axes: Any, keep: bool, same: bool) -> Case:
@@ -790,7 +792,7 @@ for e in (False, True):
         add(f"cumsum_{e:d}{r:d}", lambda m, e=e, r=r: cumsum(m, e, r))
 
 
-# --- state -----------------------------------------------------------------------------------------------------------------------
+# --- state ----------------------------------------------------------------------------------------
 
 
 def svdf(m: Maker, integer: bool, rank: int) -> Case:

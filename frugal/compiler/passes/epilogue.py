@@ -22,12 +22,13 @@ PLAIN_ACTIVATIONS = {
 
 def fuse_epilogues(graph: Graph) -> None:
     for rule in (_bias, _activation, _residual):
-        find = Matcher(graph)
+        find, gone = Matcher(graph), set[int]()  # two products may have one follower: the sum of both
         for step in list(graph.steps):
             if step.op == Op.LINEAR:
                 follower = find.only_use(step.out)
-                if follower is not None and rule(step, follower):
+                if follower is not None and id(follower) not in gone and rule(step, follower):
                     _move(graph, step, follower)
+                    gone.add(id(follower))
 
 
 def _move(graph: Graph, linear: Step, follower: Step) -> None:
