@@ -9,6 +9,7 @@ from .dims import Dim
 from .ir import NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
 from .lower import Node, op, show
 from .math_ops import FLOATS, binary, unary
+from .shape_ops import reduction
 
 
 def scalar(node: Node, like: Tensor, value: float) -> Tensor:
@@ -89,15 +90,13 @@ def is_inf(node: Node) -> Tensor:
 @op("ReduceLogSum", "ReduceLogSumExp")
 def reduce_log_sum(node: Node) -> Tensor:
     """log of the sum, or max + log of the sum of exp(x - max)."""
-    x, axes = node.get(0), node.axes(1)
-    if not axes and node.attr("noop_with_empty_axes", 0):
+    x = node.get(0)
+    asked = reduction(node, x)
+    if asked is None:
         return unary(node, x, Unary.LOG) if node.type == "ReduceLogSum" else x
-    places = set(range(x.rank)) if not axes else {node.axis(a, x.rank) for a in axes}
-    kept = [1 if i in places else d for i, d in enumerate(x.shape)]
-    mask = sum(1 << i for i in places)
 
     def reduced(t: Tensor, kind: Reduce) -> Tensor:
-        return node.emit(Op.REDUCE, [t], t.dtype, kept, int(kind), mask)
+        return asked.emit(node, t, int(kind))
 
     if node.type == "ReduceLogSum":
         made = unary(node, reduced(x, Reduce.SUM), Unary.LOG)
@@ -106,7 +105,7 @@ def reduce_log_sum(node: Node) -> Tensor:
         finite = node.emit(Op.WHERE, [finite_of(node, top), top, scalar(node, x, 0)], x.dtype, top.shape)
         total = reduced(unary(node, binary(node, Binary.SUB, x, finite), Unary.EXP), Reduce.SUM)
         made = binary(node, Binary.ADD, unary(node, total, Unary.LOG), finite)
-    return made if node.attr("keepdims", 1) else node.alias(made, [d for i, d in enumerate(x.shape) if i not in places])
+    return made if node.attr("keepdims", 1) else node.alias(made, asked.dropped)
 
 
 def finite_of(node: Node, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from .dims import Dim
 from .ir import NUMPY, Binary, DType, Op, Shape, Tensor
 from .lower import Node, op, show, type_name
 from .math_ops import binary
-from .shape_ops import cut_out
+from .shape_ops import Sizes, cut_out, known, late_sizes, length
 
 PAD_MODES = {"constant": 0, "reflect": 1, "edge": 2, "wrap": 3}
 REDUCTIONS = {"none": 0, "add": 1, "mul": 2, "max": 3, "min": 4}
@@ -75,6 +75,21 @@ def padded(node: Node, x: Tensor, before: list[Dim], behind: list[Dim], mode: st
     return node.emit(Op.PAD, [x, value if mode == "constant" else None], x.dtype, result, PAD_MODES[mode], *starts)
 
 
+def late_pad(node: Node, x: Tensor, mode: str, value: Tensor | None) -> Tensor:
+    """A pad that the data decides: SIZES gives elements in front, length, first element kept and how many, of every axis."""
+    fixed = known(node, 3)
+    axes = node.ints(3, "axes") if fixed and node.optional(3) is not None else list(range(x.rank))
+    touched = {node.axis(a, x.rank) for a in axes} if fixed else set(range(x.rank))
+    length(node, node.get(1), "pads")
+    each = late_sizes(node, Sizes.PAD, [node.get(1), None, node.optional(3)], 4 * x.rank, x.shape)
+    starts, result, first, kept = (
+        [each[4 * a + k] if a in touched else rest for a, rest in enumerate(whole)]
+        for k, whole in enumerate(([0] * x.rank, x.shape, [0] * x.rank, x.shape))
+    )
+    x = node.emit(Op.SLICE, [x], x.dtype, kept, *(v for d in first for v in (d, 1)))
+    return node.emit(Op.PAD, [x, value if mode == "constant" else None], x.dtype, result, PAD_MODES[mode], *starts)
+
+
 @op("Pad")
 def pad(node: Node) -> Tensor:
     x, mode = node.get(0), node.attr("mode", "constant")
@@ -86,6 +101,8 @@ def pad(node: Node) -> Tensor:
         value = node.optional(2)
     if value is not None and (value.dtype != x.dtype or value.shape not in ((), (1,))):
         raise node.fail(f"the value '{value.name}' is not one element of the input's data type")
+    if node.opset >= 11 and not known(node, 1, 3):
+        return late_pad(node, x, mode, value)
     return padded(node, x, *pads_of(node, x.rank), mode, value)
 
 
@@ -148,7 +165,7 @@ def topk(node: Node) -> list[Tensor]:
     """Sorted or not: the order is always that of the values, which `sorted = 0` leaves open."""
     x = node.get(0)
     axis = node.axis(node.attr("axis", -1), x.rank)
-    (k,) = node.integers(1, "k") if node.opset >= 10 else [node.attr("k")]
+    (k,) = node.sizes(1, "k") if node.opset >= 10 else [node.attr("k")]
     length = x.shape[axis]
     if isinstance(k, int) and (k < 0 or (isinstance(length, int) and k > length)):
         raise node.fail(f"k is {k} for an axis of {length}")

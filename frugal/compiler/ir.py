@@ -141,6 +141,8 @@ class Op(IntEnum):
     GATHER_AT = 42
     SCATTER_AT = 43
     TOPK = 44
+    SIZES = 48
+    CUMPROD = 52
 
     # -- 56..63: quantization and data types
     CONVERT = 56

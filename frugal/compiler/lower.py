@@ -64,8 +64,8 @@ HANDLER_MODULES = (
     "recurrent_ops",
     "shape_ops",
     "signal_ops",
-    "types_ops",
     "spatial_ops",
+    "types_ops",
 )  # each registers its handlers when it is imported
 FOLD_LIMIT = 1 << 20  # bytes of a folded result that is larger than what it was made of
 FOLD_BUDGET = 64 << 20  # bytes that all folded results of a model may take, beside 4 times its own size

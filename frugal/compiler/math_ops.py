@@ -6,7 +6,7 @@ import numpy as np
 
 from .ir import INTEGERS, NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
 from .lower import Node, op, type_name
-from .shape_ops import followed, symbolic, symbolic_binary, symbolic_compare
+from .shape_ops import followed, reduction, symbolic, symbolic_binary, symbolic_compare
 
 UNARY = {
     "Neg": Unary.NEG, "Abs": Unary.ABS, "Sign": Unary.SIGN, "Sqrt": Unary.SQRT, "Reciprocal": Unary.RECIPROCAL,
@@ -179,18 +179,13 @@ def where(node: Node) -> Tensor:
 @op(*REDUCE)
 def reduce(node: Node) -> Tensor:
     x = node.get(0)
-    axes = node.axes(1)
-    if not axes and node.attr("noop_with_empty_axes", 0):
+    asked = reduction(node, x)
+    if asked is None:
         return x
-    places = set(range(x.rank)) if not axes else {node.axis(a, x.rank) for a in axes}
-    kept = [1 if i in places else d for i, d in enumerate(x.shape)]
     if x.sym is not None and node.type == "ReduceProd" and x.rank <= 1:
         return symbolic(node, np.full([1] * x.rank if node.attr("keepdims", 1) else [], elements(tuple(x.sym)), dtype=object))
-    mask = sum(1 << i for i in places)
-    made = node.emit(Op.REDUCE, [x], x.dtype, kept, int(REDUCE[node.type]), mask)
-    if node.attr("keepdims", 1):
-        return made
-    return node.alias(made, [d for i, d in enumerate(x.shape) if i not in places])
+    made = asked.emit(node, x, int(REDUCE[node.type]))
+    return made if node.attr("keepdims", 1) else node.alias(made, asked.dropped)
 
 
 @op("Softmax", "LogSoftmax")

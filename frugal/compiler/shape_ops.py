@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from . import dims
 from .dims import Dim, Expr
-from .ir import FROM_NUMPY, NUMPY, DType, Op, Tensor, elements
+from .ir import FROM_NUMPY, INTEGERS, NUMPY, Binary, DType, Op, Tensor, elements
 from .lower import SYM_LIMIT, Node, op, show
 
 FAR = 1 << 31  # a slice bound beyond this means "to the end"
+SIZE_TYPES = (DType.INT64, DType.INT32)
+WIDER: dict[int, DType] = {
+    **dict.fromkeys((DType.BOOL, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16), DType.INT32),
+    DType.UINT32: DType.INT64,
+}
 
 
 def symbolic(node: Node, values: Any, dtype: int = DType.INT64) -> Tensor:
@@ -34,6 +41,95 @@ def followed(node: Node, *indices: int) -> list[np.ndarray] | None:
     if any(v is None for v in values) or all(node.get(i).const is not None for i in indices):
         return None
     return [v for v in values if v is not None]
+
+
+# ---- shapes known at run time ----
+class Sizes(IntEnum):
+    """The kinds of the SIZES step (frugal_plan.h)."""
+
+    RESHAPE = 0
+    SLICE = 1
+    UNSQUEEZE = 2
+    SQUEEZE = 3
+    REDUCE = 4
+    PAD = 5
+    RANGE = 6
+    SCALE = 7
+
+
+def sizes_step(
+    node: Node, kind: Sizes, operands: Sequence[Tensor | None], count: int, shape: Sequence[Dim], flag: int = 0
+) -> Tensor:
+    """`count` integers worked out from run-time operands and the dims of an input, as a tensor."""
+    odd = set(INTEGERS) - set(SIZE_TYPES)
+    ready = [t if t is None or t.dtype not in odd else node.emit(Op.CAST, [t], DType.INT64, t.shape) for t in operands]
+    return node.emit(Op.SIZES, ready, DType.INT64, [count], int(kind), flag, *shape)
+
+
+def late_sizes(
+    node: Node, kind: Sizes, operands: Sequence[Tensor | None], count: int, shape: Sequence[Dim], flag: int = 0
+) -> list[Dim]:
+    """The same as late dims."""
+    made = sizes_step(node, kind, operands, count, shape, flag)
+    return [node.late(made, i) for i in range(count)]
+
+
+def known(node: Node, *indices: int) -> bool:
+    """Whether these inputs, where present, hold integers that are known but for symbols."""
+    return all(t is None or node.lowering.symbols(t) is not None for t in map(node.optional, indices))
+
+
+def length(node: Node, tensor: Tensor, what: str) -> int:
+    """How many elements a list has that the data decides."""
+    count = elements(tensor.shape)
+    if not isinstance(count, int) or tensor.dtype not in INTEGERS:
+        raise node.unsupported(f"{what} ('{tensor.name}', {show(tensor.shape)}) is no list of integers of known length")
+    return count
+
+
+@dataclass
+class Reduction:
+    """Axes to reduce: as a mask, or (late) as a tensor that the executor reads.
+
+    kept: the shape with them 1; dropped: without them.
+    """
+
+    mask: int
+    kept: Sequence[Dim]
+    dropped: Sequence[Dim]
+    axes: Tensor | None = None
+
+    def emit(self, node: Node, x: Tensor, kind: int) -> Tensor:
+        """Integers that the executor does not reduce are reduced as wider ones."""
+        wide = WIDER.get(x.dtype, DType(x.dtype))
+        operand = x if wide == x.dtype else node.emit(Op.CAST, [x], wide, x.shape)
+        made = node.emit(Op.REDUCE, [operand, self.axes] if self.axes else [operand], wide, self.kept, kind, self.mask)
+        return made if wide == x.dtype else node.emit(Op.CAST, [made], x.dtype, self.kept)
+
+
+def reduction(node: Node, x: Tensor) -> Reduction | None:
+    """What a Reduce* node is asked for; None: nothing."""
+    noop, every = int(node.attr("noop_with_empty_axes", 0)), (1 << x.rank) - 1
+    axes = node.optional(1)
+    if axes is not None and not known(node, 1):
+        count = length(node, axes, "axes")
+        kept = late_sizes(node, Sizes.REDUCE, [axes], x.rank, x.shape, noop)
+        if count == 0:
+            dropped: Sequence[Dim] = x.shape if noop else []
+        elif node.attr("keepdims", 1):
+            dropped = kept
+        else:
+            dropped = late_sizes(node, Sizes.SQUEEZE, [axes], max(x.rank - count, 0), x.shape)
+        return Reduction(0 if noop else every, kept, dropped, axes if axes.dtype in SIZE_TYPES else None)
+    given = node.axes(1)
+    if not given and noop:
+        return None
+    places = {node.axis(a, x.rank) for a in given} if given else set(range(x.rank))
+    return Reduction(
+        sum(1 << i for i in places),
+        [1 if i in places else d for i, d in enumerate(x.shape)],
+        [d for i, d in enumerate(x.shape) if i not in places],
+    )
 
 
 @op("Constant")
@@ -81,6 +177,10 @@ def size(node: Node) -> Tensor:
 @op("Reshape")
 def reshape(node: Node) -> Tensor:
     x = node.get(0)
+    if node.optional(1) is not None and not known(node, 1):
+        count = length(node, node.get(1), "shape")
+        flag = int(node.attr("allowzero", 0))
+        return view(node, x, late_sizes(node, Sizes.RESHAPE, [node.get(1)], count, x.shape, flag))
     wanted = node.integers(1, "shape") if node.optional(1) is not None else [int(v) for v in node.attr("shape", [])]
     result: list[Dim] = []
     for i, d in enumerate(wanted):
@@ -117,7 +217,11 @@ def flatten(node: Node) -> Tensor:
 
 @op("Unsqueeze")
 def unsqueeze(node: Node) -> Tensor:
-    x, axes = node.get(0), node.axes(1)
+    x = node.get(0)
+    if not known(node, 1):
+        count = length(node, node.get(1), "axes")
+        return view(node, x, late_sizes(node, Sizes.UNSQUEEZE, [node.get(1)], x.rank + count, x.shape))
+    axes = node.axes(1)
     if axes is None:
         raise node.fail("axes are missing")
     rank = x.rank + len(axes)
@@ -130,7 +234,11 @@ def unsqueeze(node: Node) -> Tensor:
 
 @op("Squeeze")
 def squeeze(node: Node) -> Tensor:
-    x, axes = node.get(0), node.axes(1)
+    x = node.get(0)
+    if not known(node, 1):
+        count = length(node, node.get(1), "axes")
+        return view(node, x, late_sizes(node, Sizes.SQUEEZE, [node.get(1)], max(x.rank - count, 0), x.shape, 1))
+    axes = node.axes(1)
     if axes is None:
         if any(isinstance(d, Expr) for d in x.shape):
             raise node.unsupported(f"no axes given and the shape {show(x.shape)} is not known")
@@ -174,17 +282,35 @@ def expand(node: Node) -> Tensor:
 
 @op("Tile")
 def tile(node: Node) -> Tensor:
-    """Repeat each axis: [.., d, ..] -> [.., 1, d, ..] expanded to [.., r, d, ..] -> [.., r d, ..]."""
-    x, repeats = node.get(0), node.integers(1, "repeats")
+    """Repeat each axis: [outer, d, inner] -> [outer, 1, d, inner] expanded to [outer, r, d, inner] -> [outer, r d, inner]; all
+    axes at once where the rank allows it.
+    """
+    x = node.get(0)
+    repeats = node.sizes(1, "repeats")
     if len(repeats) != x.rank:
         raise node.fail(f"{len(repeats)} repeats for rank {x.rank}")
-    if all(isinstance(r, int) and r == 1 for r in repeats):
+    moving = [a for a, r in enumerate(repeats) if r != 1]
+    for group in [moving] if x.rank + len(moving) <= 8 else [[a] for a in moving]:
+        x = repeated(node, x, {a: repeats[a] for a in group})
+    return x
+
+
+def repeated(node: Node, x: Tensor, repeats: dict[int, Dim]) -> Tensor:
+    result = [dims.mul(repeats.get(a, 1), d) for a, d in enumerate(x.shape)]
+    split, wide = list[Dim](), list[Dim]()
+    for a, d in enumerate(x.shape):
+        if a in repeats:
+            split.append(1)
+            wide.append(repeats[a])
+        split.append(d)
+        wide.append(d)
+    if len(split) > 8:
+        ((a, times),) = repeats.items()
+        outer, inner = elements(x.shape[:a]), elements(x.shape[a + 1 :])
+        split, wide = [outer, 1, x.shape[a], inner], [outer, times, x.shape[a], inner]
+    if not repeats:
         return x
-    if 2 * x.rank > 8:
-        raise node.unsupported(f"rank {x.rank} is more than 4")
-    split = node.alias(x, [d for e in x.shape for d in (1, e)])
-    wide = node.emit(Op.EXPAND, [split], x.dtype, [d for r, e in zip(repeats, x.shape, strict=True) for d in (r, e)])
-    return node.alias(wide, [dims.mul(r, e) for r, e in zip(repeats, x.shape, strict=True)])
+    return node.alias(node.emit(Op.EXPAND, [node.alias(x, split)], x.dtype, wide), result)
 
 
 @op("Concat")
@@ -216,22 +342,24 @@ def bound(value: Dim, length: Dim) -> Dim:
         return dims.minimum(value, length)
     if value >= FAR:
         return length
+    if value <= -FAR:
+        return 0
     return dims.minimum(value, length) if value >= 0 else dims.sub0(length, -value)
 
 
-def slice_axis(node: Node, length: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, Dim]:
-    """(first index, count) of one sliced axis."""
+def slice_axis(node: Node, length: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, Dim] | None:
+    """(first index, count) of one sliced axis; None where no expression says it: a backward step over part of a symbolic axis."""
     if step == 0:
         raise node.fail("a step is 0")
     if all(isinstance(v, int) for v in (length, start, end)):
         indices = range(int(length))[slice(start, end, step)]  # type: ignore[arg-type]
         return (indices[0] if len(indices) else 0), len(indices)
-    if step > 0:
+    if 0 < step <= FAR:
         first, last = bound(start, length), bound(end, length)
         return first, dims.ceildiv(dims.sub0(last, first), step)
     whole = isinstance(start, int) and (start == -1 or start >= FAR) and isinstance(end, int) and end <= -FAR
-    if not whole:
-        raise node.unsupported("a negative step over part of an axis whose length is symbolic")
+    if not whole or step < -FAR:
+        return None
     return dims.add(length, -1), dims.ceildiv(length, -step)
 
 
@@ -243,6 +371,8 @@ def slice_(node: Node) -> Tensor:
         axes = list(node.attr("axes", range(len(starts))))
         steps = [1] * len(starts)
     else:
+        if not known(node, 1, 2, 3, 4):
+            return late_slice(node, x)
         starts, ends = node.integers(1, "starts"), node.integers(2, "ends")
         axes = node.ints(3, "axes") if node.optional(3) is not None else list(range(len(starts)))
         steps = node.ints(4, "steps") if node.optional(4) is not None else [1] * len(starts)
@@ -258,9 +388,22 @@ def slice_(node: Node) -> Tensor:
     attrs: list[Any] = [v for _ in x.shape for v in (0, 1)]
     for a, start, end, step in zip(axes, starts, ends, steps, strict=True):
         i = node.axis(a, x.rank)
-        attrs[2 * i], result[i] = slice_axis(node, x.shape[i], start, end, step)
-        attrs[2 * i + 1] = step
+        taken = slice_axis(node, x.shape[i], start, end, step)
+        if taken is None:
+            return late_slice(node, x)
+        attrs[2 * i], result[i] = taken
+        attrs[2 * i + 1] = 1 if taken[1] in (0, 1) else step  # the step of one element may be beyond every size
     return cut_out(node, x, result, attrs)
+
+
+def late_slice(node: Node, x: Tensor) -> Tensor:
+    """A slice whose bounds the data decides: a SIZES step works out start, count and step of every axis."""
+    count, fixed = length(node, node.get(1), "starts"), known(node, 3)
+    axes = node.ints(3, "axes") if fixed and node.optional(3) is not None else list(range(count))
+    touched = {node.axis(a, x.rank) for a in axes} if fixed else set(range(x.rank))
+    bounds = sizes_step(node, Sizes.SLICE, [node.optional(i) for i in range(1, 5)], 3 * x.rank, x.shape)
+    result = [node.late(bounds, 3 * a + 1) if a in touched else d for a, d in enumerate(x.shape)]
+    return node.emit(Op.SLICE, [x, bounds], x.dtype, result, *(v for _ in x.shape for v in (0, 1)))
 
 
 def cut_out(node: Node, x: Tensor, result: list[Dim], attrs: list[Any]) -> Tensor:
@@ -273,7 +416,7 @@ def split(node: Node) -> list[Tensor]:
     axis = node.axis(node.attr("axis", 0), x.rank)
     length = x.shape[axis]
     if node.optional(1) is not None:
-        sizes = node.integers(1, "split")
+        sizes = node.sizes(1, "split")
     elif node.attr("split") is not None:
         sizes = list(node.attr("split"))
     else:
@@ -325,12 +468,27 @@ def range_(node: Node) -> Tensor:
         if not step or count > SYM_LIMIT * 1024:
             raise node.fail(f"range from {first} to {last} by {step}")
         return node.constant((first + np.arange(count) * step).astype(NUMPY[start.dtype]))
-    (first,), (last,), (step,) = (node.integers(i, "bound") for i in range(3))
-    if not isinstance(step, int) or step == 0 or (isinstance(first, int) and first < 0):
-        raise node.unsupported("a range whose step is not a constant, or that starts below 0")
-    low, high = (first, last) if step > 0 else (last, first)
-    made = node.emit(Op.RANGE, [], DType.INT64, [dims.ceildiv(dims.sub0(high, low), abs(step))], first, step)
-    return made if start.dtype == DType.INT64 else node.emit(Op.CAST, [made], start.dtype, made.shape)
+    if start.dtype in SIZE_TYPES and known(node, 0, 1, 2):
+        (first,), (last,), (step,) = (node.integers(i, "bound") for i in range(3))
+        if isinstance(step, int) and step and not (isinstance(first, int) and first < 0):
+            low, high = (first, last) if step > 0 else (last, first)
+            made = node.emit(Op.RANGE, [], DType.INT64, [dims.ceildiv(dims.sub0(high, low), abs(step))], first, step)
+            return made if start.dtype == DType.INT64 else node.emit(Op.CAST, [made], start.dtype, made.shape)
+    return late_range(node, start, limit, delta)
+
+
+def late_range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    """start + i delta, for a count that the data decides."""
+    if not start.dtype == limit.dtype == delta.dtype:
+        raise node.fail("start, limit and delta differ in data type")
+    bounds = [start, limit, delta]
+    if start.dtype not in (*SIZE_TYPES, DType.FLOAT, DType.DOUBLE):
+        wide = DType.INT64 if start.dtype in INTEGERS else DType.FLOAT
+        bounds = [node.emit(Op.CAST, [t], wide, t.shape) for t in bounds]
+    count = node.late(node.emit(Op.SIZES, bounds, DType.INT64, [1], int(Sizes.RANGE), 0))
+    steps = node.emit(Op.CAST, [node.emit(Op.RANGE, [], DType.INT64, [count], 0, 1)], start.dtype, [count])
+    scaled = node.emit(Op.BINARY, [steps, node.alias(delta, ())], start.dtype, [count], int(Binary.MUL))
+    return node.emit(Op.BINARY, [scaled, node.alias(start, ())], start.dtype, [count], int(Binary.ADD))
 
 
 @op("ConstantOfShape")
@@ -343,11 +501,14 @@ def constant_of_shape(node: Node) -> Tensor:
     return node.emit(Op.FILL, [node.constant(array)], FROM_NUMPY[array.dtype], result)
 
 
-@op("CumSum")
-def cumsum(node: Node) -> Tensor:
-    x, (axis,) = node.get(0), node.ints(1, "axis")
-    attrs = (node.axis(axis, x.rank), int(node.attr("exclusive", 0)), int(node.attr("reverse", 0)))
-    return node.emit(Op.CUMSUM, [x], x.dtype, x.shape, *attrs)
+@op("CumSum", "CumProd")
+def cumulate(node: Node) -> Tensor:
+    x, code = node.get(0), Op.CUMSUM if node.type == "CumSum" else Op.CUMPROD
+    flags = (int(node.attr("exclusive", 0)), int(node.attr("reverse", 0)))
+    if not known(node, 1):
+        return node.emit(code, [x, node.get(1)], x.dtype, x.shape, 0, *flags)
+    (axis,) = node.ints(1, "axis")
+    return node.emit(code, [x], x.dtype, x.shape, node.axis(axis, x.rank), *flags)
 
 
 @op("ArgMax", "ArgMin")

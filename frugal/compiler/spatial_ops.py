@@ -10,8 +10,9 @@ from . import dims
 from .dims import Dim
 from .index_ops import cast
 from .ir import NUMPY, Binary, DType, Op, Reduce, Shape, Tensor
-from .lower import Node, op, show
+from .lower import Node, op, show, type_name
 from .math_ops import binary
+from .shape_ops import Sizes, late_sizes
 
 MODES = {"nearest": 0, "linear": 1, "bilinear": 1, "cubic": 2}
 TRANSFORMS = {
@@ -87,7 +88,7 @@ def target(node: Node, x: Tensor, axes: list[int]) -> tuple[list[Dim], Tensor | 
     after_roi = node.type == "Resize" and node.opset >= 11
     sizes = node.optional(3) if after_roi else None
     if sizes is not None and sizes.shape != (0,):
-        wanted = node.integers(3, "sizes")
+        wanted = node.sizes(3, "sizes")
         if len(wanted) != len(axes):
             raise node.fail(f"{len(wanted)} sizes for {len(axes)} axes")
         policy = node.attr("keep_aspect_ratio_policy", "stretch")
@@ -100,7 +101,10 @@ def target(node: Node, x: Tensor, axes: list[int]) -> tuple[list[Dim], Tensor | 
     if node.type == "Upsample" and node.opset < 9:
         scales = np.array(node.attr("scales"), np.float32)
     else:
-        scales = node.array(2 if after_roi else 1, "scales").astype(np.float32)
+        given = node.get(2 if after_roi else 1)
+        if given.const is None:
+            return late_scales(node, x, axes, given)
+        scales = given.const.astype(np.float32)
     scales = spread(node, scales, axes, x.rank, 1)
     return [scaled_dim(node, d, float(s)) if s != 1 else d for d, s in zip(x.shape, scales, strict=True)], node.constant(scales)
 
@@ -117,11 +121,30 @@ def region(node: Node, x: Tensor, axes: list[int]) -> Tensor | None:
     roi = cast(node, roi, DType.FLOAT)
     if axes == list(range(x.rank)):
         return roi
-    rest = node.constant(np.array([0, 1], np.float32))
-    n = len(axes)
-    order = [half * n + axes.index(a) if a in axes else 2 * n + half for half in (0, 1) for a in range(x.rank)]
-    both = node.emit(Op.CONCAT, [roi, rest], DType.FLOAT, [2 * n + 2], 0)
-    return node.emit(Op.GATHER, [both, node.constant(np.array(order, np.int64))], DType.FLOAT, [2 * x.rank], 0)
+    return late_spread(node, roi, axes, x.rank, (0, 1))
+
+
+def late_spread(node: Node, values: Tensor, axes: list[int], rank: int, rest: tuple[float, ...]) -> Tensor:
+    """Run-time values of `axes`, one list for each of `rest`, as float32 lists of all axes; the others get `rest`."""
+    n, values = len(axes), cast(node, values, DType.FLOAT)
+    if isinstance(values.shape[0], int) and values.shape[0] != n * len(rest):
+        raise node.fail(f"'{values.name}' is {show(values.shape)} for {n} axes")
+    if axes == list(range(rank)):
+        return values
+    both = node.emit(Op.CONCAT, [values, node.constant(np.array(rest, np.float32))], DType.FLOAT, [n * len(rest) + len(rest)], 0)
+    order = [k * n + axes.index(a) if a in axes else n * len(rest) + k for k in range(len(rest)) for a in range(rank)]
+    return node.emit(Op.GATHER, [both, node.constant(np.array(order, np.int64))], DType.FLOAT, [len(order)], 0)
+
+
+def late_scales(node: Node, x: Tensor, axes: list[int], scales: Tensor) -> tuple[list[Dim], Tensor]:
+    """The output's shape and the scales, when these are known in a run only."""
+    if scales.dtype not in (DType.FLOAT, DType.DOUBLE):
+        raise node.fail(f"scales '{scales.name}' are {type_name(scales.dtype)}")
+    made = late_sizes(node, Sizes.SCALE, [scales], len(axes), [x.shape[a] for a in axes])
+    result = list(x.shape)
+    for a, d in zip(axes, made, strict=True):
+        result[a] = d
+    return result, late_spread(node, scales, axes, x.rank, (1,))
 
 
 def settings(node: Node, mode: int) -> list[int | float]:

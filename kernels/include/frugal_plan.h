@@ -209,8 +209,8 @@ enum frugal_op {
     FRUGAL_OP_TRANSPOSE = 4,
     /* in x; out y: x broadcast (numpy rules) to y's shape. */
     FRUGAL_OP_EXPAND = 5,
-    /* in x; out y.  attrs, for every axis: start (d), step (plain, not 0).  y[i..] = x[start + i step ..]; all indices inside x;
-     * with a dim of y 0 nothing is read. */
+    /* in x, bounds? int64 [3 rank]; out y.  attrs, for every axis: start (d), step (plain, not 0).  y[i..] = x[start + i step ..];
+     * all indices inside x; with a dim of y 0 nothing is read.  bounds: start, count (of y), step an axis instead of the attrs. */
     FRUGAL_OP_SLICE = 6,
     /* in x0..xn; out y, the concatenation along axis.  attrs axis. */
     FRUGAL_OP_CONCAT = 7,
@@ -226,7 +226,8 @@ enum frugal_op {
     FRUGAL_OP_DIMS = 11,
     /* in value (one element); out y of any shape, every element that value. */
     FRUGAL_OP_FILL = 12,
-    /* in x; out y with the reduced axes of length 1 (a later ALIAS drops them).  attrs kind, axes as a bit mask.
+    /* in x, axes? (int32 or int64); out y with the reduced axes of length 1 (a later ALIAS drops them).  attrs kind, axes as a
+     * bit mask: with the operand those that are reduced when it is empty.
      * Order of a float sum: the reduced elements in row-major order, 16 lanes, lane i mod 16, folded 8, 4, 2, 1 (see isa.h);
      * MAX and MIN propagate NaN; int32 and int64 wrap. */
     FRUGAL_OP_REDUCE = 13,
@@ -254,7 +255,8 @@ enum frugal_op {
      * Query i sees key j when causal is 0, or 1 and j <= i + (t - s), or 2 and j <= i.  A bool mask keeps where true; a float
      * mask is added. A row that sees no key gives 0. */
     FRUGAL_OP_ATTENTION = 20,
-    /* in x, out y: running sum along axis, ascending.  attrs axis, exclusive, reverse.  float32, int32, int64. */
+    /* in x, axis? (int32 or int64, one element, may be negative); out y: running sum along axis, ascending.  attrs axis (without
+     * the operand), exclusive, reverse.  float32, float64, and integers, which wrap. */
     FRUGAL_OP_CUMSUM = 21,
     /* in x float32, scale float32, zero? (dtype of y); out y int8 or uint8.  attrs axis, block.  scale has one element, or
      * x.dims[axis] (block 0), or the shape of x with ceil(dims[axis]/block).  y = saturate(round_half_even(x / scale) + zero). */
@@ -332,6 +334,15 @@ enum frugal_op {
     /* in x; out values, indices int64, of y.dims[axis] elements along axis: the largest (smallest) in their order, among equals
      * the lower index first; -0 equals 0, and a NaN is larger than everything.  attrs axis, largest. */
     FRUGAL_OP_TOPK = 44,
+    /* in a, b?, axes?, steps? (int32 or int64; RANGE, SCALE: also float32, float64); out y int64: sizes for late dims.  attrs kind,
+     * flag, x.dims (d).  An axis out of range or twice, or what gives no size, is FRUGAL_BAD_INPUT.  Kinds:
+     * 0 reshape: a a shape with 0 (flag 0: as x) and -1 -> the shape;  1 slice: starts a, ends b -> start, count, step an axis;
+     * 2 unsqueeze: axes a -> the shape;  3 squeeze, or with flag 0 drop: axes a -> the shape;  4 reduce: axes a -> x.dims with
+     * them 1 (none given, flag 0: all);  5 pad: pads a -> elements in front, length, first element kept, how many, an axis;
+     * 6 range: a, b, axes are start, limit, delta -> count;  7 scale: floor(x.dims * a). */
+    FRUGAL_OP_SIZES = 48,
+    /* As CUMSUM: the running product. */
+    FRUGAL_OP_CUMPROD = 52,
 
     /* -- 56..63: quantization and data types (ops_quantize.c, ops_types.c) -- */
     /* CAST with attrs saturate (0, 1), mode (FLOAT8E8M0: 0 up, 1 down, 2 to nearest with ties up; else unused).  A float of 8

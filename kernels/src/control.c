@@ -109,15 +109,17 @@ static int64_t late_value(const frugal_session *s, const frugal_plan_dim *d) {
     return v >= 0 && v <= FRUGAL_MAX_DIM ? v : FR_INVALID;
 }
 
-/* After a source was written.  A dim without a valid value is an error only where a tensor needs it. */
-static void eval_late_dims(frugal_session *s) {
+/* After source t was written (-1: before the first step).  What other sources gave stays: their bytes may be gone.  A dim without
+ * a valid value is an error only where a tensor needs it. */
+static void eval_late_dims(frugal_session *s, int32_t t) {
     for (uint32_t i = 0; i < s->plan.n_dims; i++) {
         const frugal_plan_dim *d = &s->plan.dims[i];
         int64_t *v = &s->values[i];
         if (!s->late_dim[i])
             continue;
         if (d->op >= FRUGAL_DIM_VALUE) {
-            *v = late_value(s, d);
+            if (t < 0 || d->a == t)
+                *v = late_value(s, d);
             continue;
         }
         const int64_t a = d->a >= 0 ? d->a : s->values[-1 - d->a], b = d->b >= 0 ? d->b : s->values[-1 - d->b];
@@ -274,7 +276,7 @@ static frugal_status take_scratch(frugal_session *s, uint32_t step, const fr_op 
 static void mark_written(frugal_session *s, int32_t t) {
     s->ready[t] = 1;
     if (s->source[t])
-        eval_late_dims(s);
+        eval_late_dims(s, t);
 }
 
 static frugal_status run_step(frugal_session *s, uint32_t step, fr_call *c, frugal_error *err) {
@@ -329,7 +331,7 @@ static frugal_status clear(frugal_session *s, uint32_t step, int32_t v, frugal_e
         s->ready[v] = 1;
         for (int a = 0; a < x->rank; a++)
             x->dims[a] = 0;
-        eval_late_dims(s);
+        eval_late_dims(s, v);
         FR_TRY(take_dims(s, step, v, err));
         FR_TRY(enter_heap(s, step, v, 0, err));
     }
@@ -507,7 +509,7 @@ static void begin_run(frugal_session *s, size_t arena_bytes) {
         s->ready[i] = s->tensors[i].kind == FRUGAL_TENSOR_INPUT;
         s->room[i] = 0;
     }
-    eval_late_dims(s);
+    eval_late_dims(s, -1);
 }
 
 /* After the last step that reads them. */

@@ -237,6 +237,8 @@ FR_DECLARE(resize)
 FR_DECLARE(gather_at)
 FR_DECLARE(scatter_at)
 FR_DECLARE(topk)
+FR_DECLARE(sizes)
+FR_DECLARE(cumprod)
 
 /* -- quantization and data types -- */
 FR_DECLARE(convert)

@@ -65,31 +65,49 @@ frugal_status fr_expand_run(const fr_call *c) {
     return copy_walk(c, &w);
 }
 
-frugal_status fr_slice_check(const fr_call *c) {
+/* Start and step of an axis, from the attributes or the operand. */
+static void slice_bound(const fr_call *c, int32_t a, int64_t *start, int64_t *step) {
+    const int64_t *bounds = c->in[1] ? (const int64_t *)(const void *)c->in[1]->data : NULL;
+    *start = bounds ? bounds[3 * a] : fr_attr_dim(c, 2 * a);
+    *step = bounds ? bounds[3 * a + 2] : c->attrs[2 * a + 1];
+}
+
+static frugal_status check_bounds(const fr_call *c, frugal_status status) {
     const fr_tensor *x = c->in[0], *y = c->out[0];
+    for (int32_t a = 0; a < x->rank && y->n > 0; a++) {
+        int64_t start, step, last;
+        slice_bound(c, a, &start, &step);
+        const bool fits = !__builtin_mul_overflow(y->dims[a] - 1, step, &last) && !__builtin_add_overflow(start, last, &last);
+        if (!fits || start < 0 || start >= x->dims[a] || last < 0 || last >= x->dims[a])
+            return fr_fail(c, status, 0, a, x->dims[a], start, "a slice reaches outside its input");
+    }
+    return FRUGAL_OK;
+}
+
+frugal_status fr_slice_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0], *y = c->out[0], *bounds = c->in[1];
     FR_TRY(same_dtype(c, x));
     FR_SHAPE(c, x->rank == y->rank && c->n_attr == 2 * x->rank, "a slice needs a start and a step for every axis");
-    for (int32_t a = 0; a < x->rank && y->n > 0; a++) {
-        const int64_t start = fr_attr_dim(c, 2 * a);
-        int64_t last;
-        const bool fits =
-            !__builtin_mul_overflow(y->dims[a] - 1, c->attrs[2 * a + 1], &last) && !__builtin_add_overflow(start, last, &last);
-        if (!fits || start >= x->dims[a] || last < 0 || last >= x->dims[a]) {
-            return fr_fail(c, FRUGAL_BAD_SHAPE, 0, a, x->dims[a], start, "a slice reaches outside its input");
-        }
-    }
+    if (!bounds)
+        return check_bounds(c, FRUGAL_BAD_SHAPE);
+    FR_DTYPE(c, bounds->dtype == FR_I64, "bounds must be int64");
+    FR_SHAPE(c, bounds->n == 3 * x->rank, "bounds are three for every axis");
     return FRUGAL_OK;
 }
 
 frugal_status fr_slice_run(const fr_call *c) {
     const fr_tensor *x = c->in[0];
     fr_walk w;
+    if (c->in[1])
+        FR_TRY(check_bounds(c, FRUGAL_BAD_INPUT));
     fr_walk_init(&w, c->out[0]);
     w.operands = 1;
     for (int32_t a = 0; a < x->rank; a++) {
         const int64_t stride = fr_product(x, a + 1, x->rank);
-        w.start[0] += fr_attr_dim(c, 2 * a) * stride;
-        w.step[0][a] = w.dims[a] > 1 ? c->attrs[2 * a + 1] * stride : 0; /* with one index any step is legal: it could overflow */
+        int64_t start, step;
+        slice_bound(c, a, &start, &step);
+        w.start[0] += start * stride;
+        w.step[0][a] = w.dims[a] > 1 ? step * stride : 0; /* with one index any step is legal: it could overflow */
     }
     return copy_walk(c, &w);
 }
@@ -279,45 +297,81 @@ frugal_status fr_fill_run(const fr_call *c) {
     return FRUGAL_OK;
 }
 
-/* ---- CUMSUM ---- */
+/* ---- CUMSUM, CUMPROD ---- */
 
 frugal_status fr_cumsum_check(const fr_call *c) {
-    const fr_tensor *x = c->in[0];
+    const fr_tensor *x = c->in[0], *axis = c->in[1];
     FR_TRY(same_dtype(c, x));
-    FR_DTYPE(c, x->dtype == FR_F32 || x->dtype == FR_I32 || x->dtype == FR_I64, "a running sum is of float32, int32 or int64");
-    FR_SHAPE(c, c->attrs[0] < x->rank, "the axis is not one of the input's");
-    return fr_same_shape(c, c->out[0], x, 1);
+    FR_DTYPE(c, x->dtype != FR_BOOL && x->dtype <= FR_U64 && x->dtype != FR_F16, "not a type of numbers that can be added up");
+    FR_SHAPE(c, x->rank > 0 && c->attrs[0] < x->rank, "the axis is not one of the input's");
+    FR_DTYPE(c, !axis || axis->dtype == FR_I32 || axis->dtype == FR_I64, "the axis must be int32 or int64");
+    FR_SHAPE(c, !axis || axis->n == 1, "the axis must be one element");
+    return fr_same_shape(c, c->out[0], x, c->n_in);
 }
 
-#define CUMSUM(T, SUM)                                                                                                           \
+typedef struct running {
+    int64_t first, n, inner;
+    bool exclusive, reverse, product;
+} running;
+
+/* SUM: unsigned and as wide as an int for integers, which wrap. */
+#define RUNNING(T, SUM)                                                                                                          \
     do {                                                                                                                         \
-        const T *x = (const T *)(const void *)c->in[0]->data + first;                                                            \
-        T *y = (T *)(void *)c->out[0]->data + first;                                                                             \
-        SUM sum = 0;                                                                                                             \
-        for (int64_t i = 0; i < n; i++) {                                                                                        \
-            const int64_t at = (reverse ? n - 1 - i : i) * inner;                                                                \
-            const SUM next = sum + (SUM)x[at];                                                                                   \
-            y[at] = (T)(exclusive ? sum : next);                                                                                 \
+        const T *x = (const T *)(const void *)c->in[0]->data + r->first;                                                         \
+        T *y = (T *)(void *)c->out[0]->data + r->first;                                                                          \
+        SUM sum = r->product ? 1 : 0;                                                                                            \
+        for (int64_t i = 0; i < r->n; i++) {                                                                                     \
+            const int64_t at = (r->reverse ? r->n - 1 - i : i) * r->inner;                                                       \
+            const SUM next = r->product ? sum * (SUM)x[at] : sum + (SUM)x[at];                                                   \
+            y[at] = (T)(r->exclusive ? sum : next);                                                                              \
             sum = next;                                                                                                          \
         }                                                                                                                        \
     } while (0)
 
-frugal_status fr_cumsum_run(const fr_call *c) {
+static void run_along(const fr_call *c, const running *r) {
+    switch (c->in[0]->dtype) {
+    case FR_F32:
+        RUNNING(float, float);
+        break;
+    case FR_F64:
+        RUNNING(double, double);
+        break;
+    case FR_I8:
+    case FR_U8:
+        RUNNING(uint8_t, uint32_t);
+        break;
+    case FR_I16:
+    case FR_U16:
+        RUNNING(uint16_t, uint32_t);
+        break;
+    case FR_I32:
+    case FR_U32:
+        RUNNING(uint32_t, uint32_t);
+        break;
+    default:
+        RUNNING(uint64_t, uint64_t);
+        break;
+    }
+}
+
+static frugal_status cumulate(const fr_call *c, bool product) {
     const fr_tensor *x = c->in[0];
-    const int32_t axis = (int32_t)c->attrs[0];
-    const bool exclusive = c->attrs[1] != 0, reverse = c->attrs[2] != 0;
-    const int64_t n = x->dims[axis], inner = fr_product(x, axis + 1, x->rank), outer = fr_product(x, 0, axis);
-    for (int64_t k = 0; k < outer * inner; k++) {
-        const int64_t first = k / inner * n * inner + k % inner;
-        if (x->dtype == FR_F32)
-            CUMSUM(float, float);
-        else if (x->dtype == FR_I32)
-            CUMSUM(int32_t, uint32_t);
-        else
-            CUMSUM(int64_t, uint64_t);
+    int64_t axis = c->in[1] ? id_at(c->in[1], 0) : c->attrs[0];
+    if (axis < -x->rank || axis >= x->rank)
+        return fr_fail(c, FRUGAL_BAD_INPUT, 1, -1, x->rank, axis, "an axis is out of range");
+    axis += axis < 0 ? x->rank : 0;
+    running r = {.n = x->dims[axis], .inner = fr_product(x, (int32_t)axis + 1, x->rank), .product = product};
+    r.exclusive = c->attrs[1] != 0, r.reverse = c->attrs[2] != 0;
+    for (int64_t k = 0; k < fr_product(x, 0, (int32_t)axis) * r.inner; k++) {
+        r.first = k / r.inner * r.n * r.inner + k % r.inner;
+        run_along(c, &r);
     }
     return FRUGAL_OK;
 }
+
+frugal_status fr_cumsum_run(const fr_call *c) { return cumulate(c, false); }
+frugal_status fr_cumprod_check(const fr_call *c) { return fr_cumsum_check(c); }
+frugal_status fr_cumprod_run(const fr_call *c) { return cumulate(c, true); }
 
 /* ---- ARG ---- */
 

@@ -18,6 +18,17 @@ typedef struct reducer {
     int kind;
 } reducer;
 
+/* The shape is known before the axes are: every axis of y is kept or 1. */
+static frugal_status check_late_axes(const fr_call *c) {
+    const fr_tensor *x = c->in[0], *y = c->out[0], *axes = c->in[1];
+    FR_DTYPE(c, axes->dtype == FR_I32 || axes->dtype == FR_I64, "axes must be int32 or int64");
+    for (int32_t a = 0; a < x->rank; a++) {
+        if (y->dims[a] != 1 && y->dims[a] != x->dims[a])
+            return fr_fail(c, FRUGAL_BAD_SHAPE, 2, a, x->dims[a], y->dims[a], "the output has another shape than expected");
+    }
+    return FRUGAL_OK;
+}
+
 frugal_status fr_reduce_check(const fr_call *c) {
     const fr_tensor *x = c->in[0], *y = c->out[0];
     const int64_t mask = c->attrs[1];
@@ -25,6 +36,8 @@ frugal_status fr_reduce_check(const fr_call *c) {
     FR_DTYPE(c, x->dtype == FR_F32 || x->dtype == FR_F64 || x->dtype == FR_I32 || x->dtype == FR_I64,
              "a reduction is of float32, float64, int32 or int64");
     FR_SHAPE(c, x->rank == y->rank && mask >> x->rank == 0, "the reduced axes are not all axes of the input");
+    if (c->in[1])
+        return check_late_axes(c);
     for (int32_t a = 0; a < x->rank; a++) {
         const int64_t want = mask >> a & 1 ? 1 : x->dims[a];
         if (y->dims[a] != want)
@@ -33,12 +46,31 @@ frugal_status fr_reduce_check(const fr_call *c) {
     return FRUGAL_OK;
 }
 
-static void reduce_cut(const fr_call *c, reducer *r) {
+/* The mask of axes that the operand names; it must give the shape that y has. */
+static frugal_status late_mask(const fr_call *c, int64_t *mask) {
+    const fr_tensor *x = c->in[0], *axes = c->in[1];
+    *mask = axes && axes->n > 0 ? 0 : c->attrs[1];
+    for (int64_t i = 0; axes && i < axes->n; i++) {
+        int64_t a = axes->dtype == FR_I64 ? ((const int64_t *)(const void *)axes->data)[i]
+                                          : ((const int32_t *)(const void *)axes->data)[i];
+        if (a < -x->rank || a >= x->rank)
+            return fr_fail(c, FRUGAL_BAD_INPUT, 1, -1, x->rank, a, "an axis is out of range");
+        *mask |= INT64_C(1) << (a < 0 ? a + x->rank : a);
+    }
+    for (int32_t a = 0; axes && a < x->rank; a++) {
+        const int64_t want = *mask >> a & 1 ? 1 : x->dims[a];
+        if (c->out[0]->dims[a] != want)
+            return fr_fail(c, FRUGAL_BAD_INPUT, 1, a, want, c->out[0]->dims[a], "the axes give another shape than the output's");
+    }
+    return FRUGAL_OK;
+}
+
+static void reduce_cut(const fr_call *c, int64_t mask, reducer *r) {
     const fr_tensor *x = c->in[0];
     *r = (reducer){.c = c, .outer = 1, .columns = 1, .count = 1, .kind = (int)c->attrs[0]};
     for (int32_t a = 0; a < x->rank; a++) {
         const int64_t stride = fr_product(x, a + 1, x->rank);
-        if (c->attrs[1] >> a & 1) {
+        if (mask >> a & 1) {
             r->dims[r->rank] = x->dims[a], r->step[r->rank++] = stride;
             r->count *= x->dims[a];
         } else {
@@ -191,7 +223,9 @@ static void reduce_range(const void *p, int64_t begin, int64_t end, int32_t thre
 
 frugal_status fr_reduce_run(const fr_call *c) {
     reducer r;
-    reduce_cut(c, &r);
+    int64_t mask;
+    FR_TRY(late_mask(c, &mask));
+    reduce_cut(c, mask, &r);
     fr_parallel(c, r.outer * fr_ceil_div(r.columns, COLUMNS), fr_row_grain(r.count * COLUMNS), reduce_range, &r);
     return FRUGAL_OK;
 }
