@@ -11,7 +11,7 @@ import numpy as np
 
 from . import dims
 from .dims import Dim, Expr
-from .ir import FROM_NUMPY, INTEGERS, NUMPY, Binary, DType, Op, Tensor, elements
+from .ir import FROM_NUMPY, INTEGERS, NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
 from .lower import SYM_LIMIT, Node, op, show
 
 FAR = 1 << 31  # a slice bound beyond this means "to the end"
@@ -104,7 +104,12 @@ class Reduction:
         wide = WIDER.get(x.dtype, DType(x.dtype))
         operand = x if wide == x.dtype else node.emit(Op.CAST, [x], wide, x.shape)
         made = node.emit(Op.REDUCE, [operand, self.axes] if self.axes else [operand], wide, self.kept, kind, self.mask)
-        return made if wide == x.dtype else node.emit(Op.CAST, [made], x.dtype, self.kept)
+        if wide == x.dtype:
+            return made
+        if kind in (Reduce.MAX, Reduce.MIN):  # of nothing: the least or largest value of the narrow type
+            low, high = (0, 1) if x.dtype == DType.BOOL else (np.iinfo(NUMPY[x.dtype]).min, np.iinfo(NUMPY[x.dtype]).max)
+            made = node.emit(Op.UNARY, [made], wide, self.kept, int(Unary.CLIP), float(low), float(high))
+        return node.emit(Op.CAST, [made], x.dtype, self.kept)
 
 
 def reduction(node: Node, x: Tensor) -> Reduction | None:
