@@ -149,6 +149,13 @@ class Op(IntEnum):
     BIT_CAST = 57
 
     # -- 64..71: integer convolution and pooling
+    QCONV = 64
+    QDEPTH = 65
+    QBINARY = 66
+    QPOOL = 67
+    QLOOKUP = 68
+    QSOFTMAX = 69
+    CONV_INTEGER = 70
 
     # -- 72..79: recurrences and transforms
     RECURRENT = 72

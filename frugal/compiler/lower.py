@@ -49,6 +49,8 @@ from .reader import Source
 if TYPE_CHECKING:
     import onnx
 
+    from .codes import Codes
+
 Handler = Callable[["Node"], Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 HANDLER_MODULES = (
@@ -61,6 +63,7 @@ HANDLER_MODULES = (
     "matrix_ops",
     "nn_ops",
     "norm_ops",
+    "qconv_ops",
     "recurrent_ops",
     "shape_ops",
     "signal_ops",
@@ -262,6 +265,8 @@ class Lowering:
         self.inside: list[Node] = []  # the nodes whose definitions are being translated, outermost first
         self.dims_steps: dict[Tensor, Tensor] = {}  # what was written to be read: symbols by steps, integers by late dims
         self.late_numbers: dict[Tensor, int] = {}
+        self.forms: dict[tuple[Tensor, bool], Tensor] = {}  # of tensors of codes, see codes.py
+        self.moved: dict[Tensor, Codes] = {}
         self.wide_constants: dict[Tensor, Tensor] = {}
         self.fold_budget = FOLD_BUDGET + 4 * source.bytes
 
@@ -338,10 +343,11 @@ class Lowering:
 
     # ---- the graph ----
     def run(self) -> Graph:
+        from .qdq import lower_nodes
+
         proto = self.source.model.graph
         self._inputs(proto)
-        for node in proto.node:
-            self._node(node)
+        lower_nodes(self, proto.node, [o.name for o in proto.output])
         for output in proto.output:
             tensor = self.values.get(output.name)
             if tensor is None and output.name in self.initializers:

@@ -353,6 +353,46 @@ enum frugal_op {
 
     /* -- 64..71: integer convolution and pooling (ops_qconv.c) -- */
 
+    /* Codes are uint8, or int8, which count as uint8 with bit 7 flipped: zero points in attributes are in 0..255 and belong to
+     * the unsigned code.  limit(v, a, b) = v > a ? (v < b ? v : b) : a.  low and high: codes between which a result is kept (so
+     * that Relu costs nothing).
+     *
+     * in x codes [n, h, w, c], weights int8 [g p, runs, quads, 16, 4], params int32 [g p, 4, 16]; out y [n, oh, ow, oc] codes,
+     * int32 or float32.  attrs g, kh, kw, stride h, stride w, dilation h, dilation w, spread h, spread w, top (d), left (d),
+     * zero of x, zero of y, low, high.
+     * A convolution in g groups; p = oc / g rounded up to panels of 16.  x is spread (spread - 1 pixels of zero points between
+     * its own) and surrounded by as many zero points as it takes, top and left of them before it.  A run is what lies side by
+     * side of the kernel: kh runs of kw c/g codes, or, where dilation w is not 1, kh kw runs of c/g; quads = a run / 4 rounded
+     * up, padded with zero weights.  params: for every channel (0) the bias less the zero of x times the sum of its weights, (1)
+     * the same with the zero less 128, (2) the float32 multiplier m, (3) a zero point of the weights. acc = sum of (code - zero
+     * of x) * (w - wzero) + bias;   codes: y = limit(acc * m, low - zero, high - zero) rounded half to even, plus zero; float32:
+     * acc * m;   int32: acc.      Exact while |acc| < 2^31, else modulo 2^32. */
+    FRUGAL_OP_QCONV = 64,
+    /* The same with one kernel a channel: in x [n, h, w, c], weights int8 [p, quads, 16, 4], params [p, 4, 16]; out y codes [n,
+     * oh, ow, oc], oc = c times a multiplier, p = oc / 16 rounded up; channel o reads channel o / multiplier.  attrs as above, g
+     * = c. A quad is four taps: rows 4 i .. 4 i + 3 of a column, column by column (kh >= kw), or columns of a row, row by row. */
+    FRUGAL_OP_QDEPTH = 65,
+    /* in a, b codes; out y codes of the numpy-broadcast shape.  attrs kind (0 add, 1 multiply), zero of a, of b, of y, low, high,
+     * ma, mb (float).  add: t = (a - za) * ma + (b - zb) * mb, each operation rounded;  multiply: t = (float)((a - za) * (b -
+     * zb))
+     * * ma;  y = limit(t, low - zero, high - zero) rounded half to even, plus zero. */
+    FRUGAL_OP_QBINARY = 66,
+    /* in x codes [n, h, w, c]; out y codes [n, oh, ow, c].  attrs kind (0 mean of the pixels inside x, 1 mean with the padding, 2
+     * maximum), kh, kw, stride h, stride w, dilation h, dilation w, top (d), left (d), zero of x, zero of y, m (float).  kh or kw
+     * 0: all of h or w.  mean: y = limit((float)(sum of (code - zero of x)) * (m / count), -zero, 255 - zero) rounded half to
+     * even, plus zero; maximum: of the codes (then the zeros do not matter).  A window without a pixel gives the zero of y. */
+    FRUGAL_OP_QPOOL = 67,
+    /* in x codes, table [256] of any dtype; out y of the table's dtype: table[unsigned code of x]. */
+    FRUGAL_OP_QLOOKUP = 68,
+    /* in x codes, table float32 [256] (table[d] = exp(-d scale of x)); out y codes.  attrs axis, zero of y, m (float: 1 / scale
+     * of y).  e = table[max - x]; y = limit(e / sum of e * m, -zero, 255 - zero) rounded half to even, plus zero; the sum
+     * ascending. */
+    FRUGAL_OP_QSOFTMAX = 69,
+    /* The convolution of ConvInteger with everything known only at run time: in x codes [n, c, h, w], w codes [oc, c/g, kh, kw],
+     * x_zero? (dtype of x, one element), w_zero? (dtype of w, one element or [oc]); out y int32 [n, oc, oh, ow].  attrs g, stride
+     * h, stride w, dilation h, dilation w, top (d), left (d).  Zero points as they are, padding is the zero point. */
+    FRUGAL_OP_CONV_INTEGER = 70,
+
     /* -- 72..79: recurrences and transforms (ops_recurrent.c, ops_signal.c) -- */
     /* in x float32 [t, b, d g s], r F32_P16 [d g hp, h] or float32 [d, g h, h], bias? [d hp] (of the last gate of a GRU, for
      * the recurrent product), h? [d, b, h], c? [d, b, h], peepholes? [d, 3 h] (i, o, f), lens? int32 [b], each 0 to t;

@@ -47,6 +47,44 @@ typedef struct fr_span {
     int64_t a, k, n;
 } fr_span;
 
+/* How an instruction set wants the codes of an integer convolution: as unsigned bytes, as these in int16, or as signed bytes
+ * (the unsigned code with bit 7 flipped). */
+enum { FR_CODES_U8 = 0, FR_CODES_I16 = 1, FR_CODES_I8 = 2 };
+enum { FR_QPARAMS = 64 }; /* int32 values of a panel's parameters */
+
+/* A strip of an integer convolution (ops_qconv.c): output pixels by output channels.
+ *     acc = bias + sum over runs and k of code * w - wzero * window      modulo 2^32
+ *     int32: acc;  float32: v = (float)acc * m;
+ *     8 bits: limit(v, low - zero, high - zero) rounded half to even, plus zero; bit 7 flipped for int8
+ * with limit(v, a, b) = v > a ? (v < b ? v : b) : a (a NaN gives a).  bias, m, wzero: row 0 (row 1 where codes are signed), 2, 3
+ * of the panel's params [4][16]. */
+typedef struct fr_qconv {
+    const void *codes;           /* in the form of the instruction set; readable for 64 codes beyond what is used */
+    const int32_t *pixel;        /* [pixels]: the first code of an output pixel */
+    const int32_t *run;          /* [runs]: the first code of a run, from there */
+    int64_t pixels, runs, quads; /* quads: 4 codes each, of every run */
+    const int8_t *w;             /* [panels][runs][quads][16][4] */
+    const int32_t *params;       /* [panels][4][16] */
+    const int32_t *window;       /* [pixels]: sum of the codes under the kernel; NULL where all wzero are 0 */
+    void *y;
+    int64_t n, ldy;          /* output channels; elements from one pixel of y to the next */
+    int dtype;               /* of y: uint8, int8, int32 or float32 (TensorProto.DataType) */
+    int32_t zero, low, high; /* of y's unsigned codes */
+    int small;               /* every |m| is at most 1/2: no product leaves int32 */
+    void *scratch;           /* depthwise: FR_QSCRATCH bytes a quad; else, where codes are int16, 128 bytes a quad of every run */
+    int64_t row; /* output pixels of a row; columns > 0: quad k holds the 4 rows of column k of 3, columns codes apart */
+    int64_t columns;
+} fr_qconv;
+enum { FR_QSCRATCH = 512 };
+
+/* Codes as bytes: flip is 0x80 for int8, 0 for uint8; the zero points are those of the unsigned codes. */
+typedef struct fr_qadd {
+    int32_t za, zb, zero;
+    float ma, mb;
+    int32_t low, high;
+    uint8_t flip_a, flip_b, flip_y;
+} fr_qadd;
+
 struct frugal_isa {
     const char *name;
     /* Bytes of scratch (64-aligned) that the gemm functions may use, for tokens m1 - m0 <= m and depth k. */
@@ -74,8 +112,8 @@ struct frugal_isa {
      * v = fmaf(x[i*ldx + span.a + kk], b[(j/16)*bp + (span.k + kk)*16 + j%16], v);  then the epilogue (e->ld is that of y). */
     void (*conv_f32)(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,
                      int64_t bp, int64_t m, int64_t n, const fr_epilogue *e);
-    /* y[i*ldy + j] for i < m, j < n:  v = 0; for every span in order: v = fmaf(x[i*ldx + span.a + j], w[span.k + j], v);  then the
-     * epilogue. */
+    /* y[i*ldy + j] for i < m, j < n:  v = 0; for every span in order: v = fmaf(x[i*ldx + span.a + j], w[span.k + j], v);  then
+     * the epilogue. */
     void (*conv_depthwise)(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
                            const float *w, int64_t m, int64_t n, const fr_epilogue *e);
 
@@ -102,6 +140,15 @@ struct frugal_isa {
     void (*unary)(int kind, float *y, const float *x, int64_t n, float p, float q);
     /* y = x * s, y may be x. */
     void (*scale)(float *y, const float *x, int64_t n, float s);
+
+    int codes; /* the form of the codes that qconv and qdepth read */
+    void (*qconv)(const fr_qconv *q);
+    /* Depthwise: channel c of pixel i reads code pixel[i] + run[4 k + j] + c for tap j of quad k (runs is 1); no window, no
+     * int32 and float32. */
+    void (*qdepth)(const fr_qconv *q);
+    /* y[i] = limit(t, low - zero, high - zero) rounded half to even, plus zero;  t = (a[i] - za) * ma + (b[i] - zb) * mb, each
+     * operation rounded. */
+    void (*qadd)(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p);
 };
 
 extern const frugal_isa *const fr_isa_scalar; /* never NULL */

@@ -245,6 +245,17 @@ FR_DECLARE(convert)
 FR_DECLARE(bit_cast)
 
 /* -- integer convolution and pooling -- */
+FR_DECLARE(qconv)
+FR_DECLARE(qdepth)
+FR_DECLARE(qbinary)
+FR_DECLARE(qpool)
+FR_DECLARE(qlookup)
+FR_DECLARE(qsoftmax)
+FR_DECLARE(conv_integer)
+void fr_qconv_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_qconv_operations(const fr_call *c);
+int64_t fr_qdepth_operations(const fr_call *c);
+int64_t fr_conv_integer_operations(const fr_call *c);
 
 /* -- recurrences and transforms -- */
 FR_DECLARE(recurrent)

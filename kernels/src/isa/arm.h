@@ -506,6 +506,220 @@ static size_t scratch_bytes(int64_t m, int64_t k) {
     return PAIRED ? (size_t)((k + FR_BLOCK - 1) / FR_BLOCK * 512) : 0; /* a panel in PAIRS */
 }
 
+/* ---- integer convolution: codes as signed bytes ---- */
+
+/* limit and rounding of isa.h, plus zero. */
+typedef struct rounding {
+    vf low, high;
+    vi zero;
+} rounding;
+OP rounding rounding_of(int32_t zero, int32_t low, int32_t high) {
+    return (rounding){vset((float)(low - zero)), vset((float)(high - zero)), viset(zero)};
+}
+OP vi to_codes(vf v, const rounding *r) { return viadd(vcvtnq_s32_f32(vmin(vmax(v, r->low), r->high)), r->zero); }
+OP uint8x16_t narrow_codes(const vi c[4]) {
+    const int16x8_t a = vcombine_s16(vmovn_s32(c[0]), vmovn_s32(c[1])), b = vcombine_s16(vmovn_s32(c[2]), vmovn_s32(c[3]));
+    return vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(a), vmovn_s16(b)));
+}
+OP void put_codes(uint8_t *y, uint8x16_t v, int64_t n) {
+    uint8_t t[16];
+    if (n >= 16) {
+        vst1q_u8(y, v);
+        return;
+    }
+    vst1q_u8(t, v);
+    memcpy(y, t, (size_t)n);
+}
+
+/* Stores the sums of 16 channels from channel c on of pixel i; params: the panel's. */
+INLINE void put_sums(const fr_qconv *q, const rounding *r, const int32_t *params, const vi acc[4], int64_t i, int64_t c) {
+    const int64_t at = i * q->ldy + c, n = q->n - c < 16 ? q->n - c : 16;
+    vi s[4], t[4];
+    vf v[4];
+    UNROLL for (int j = 0; j < 4; j++) {
+        s[j] = viadd(acc[j], vld1q_s32(params + 16 + 4 * j));
+        if (q->window) {
+            s[j] = vmlsq_n_s32(s[j], vld1q_s32(params + 48 + 4 * j), q->window[i]);
+        }
+        v[j] = vmul(vcvt(s[j]), vcastf(vld1q_s32(params + 32 + 4 * j)));
+        t[j] = q->dtype == 1 ? vcasti(v[j]) : s[j];
+    }
+    if (q->dtype == 6 || q->dtype == 1) {
+        memcpy((int32_t *)q->y + at, t, (size_t)n * 4);
+        return;
+    }
+    UNROLL for (int j = 0; j < 4; j++) { t[j] = to_codes(v[j], r); }
+    put_codes((uint8_t *)q->y + at, veorq_u8(narrow_codes(t), vdupq_n_u8(q->dtype == 3 ? 0x80 : 0)), n);
+}
+
+#ifdef __ARM_FEATURE_DOTPROD
+enum { CONV_TILE = 6 };
+/* d[4 m + j] += a quad of rows 4 j .. 4 j + 3 of a panel times the 4 codes of each pixel at x[m] + k. */
+INLINE void conv_quad(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, const int M) {
+    int8x16_t c[4];
+    UNROLL for (int j = 0; j < 4; j++) { c[j] = vld1q_s8(w + 16 * j); }
+    UNROLL for (int m = 0; m < M; m++) {
+        int32_t four;
+        memcpy(&four, x[m] + k, 4);
+        const int8x16_t code = vreinterpretq_s8_s32(viset(four));
+        UNROLL for (int j = 0; j < 4; j++) { d[4 * m + j] = vdotq_s32(d[4 * m + j], c[j], code); }
+    }
+}
+INLINE void conv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, int64_t quads, const int M) {
+    for (int64_t i = 0; i < quads; i++) {
+        conv_quad(d, w + 64 * i, x, k + 4 * i, M);
+    }
+}
+INLINE void conv_close(vi *d, const int M) {
+    (void)d;
+    (void)M;
+}
+enum { CONV_SUMS = 4 };
+#else
+enum { CONV_TILE = 2, CONV_SUMS = 8 };
+/* Two sums a channel: d[8 m + 2 j] of rows 4 j and 4 j + 1, the next of the other two; a product of 128^2 fits int16, two may
+ * not. */
+INLINE void conv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, int64_t quads, const int M) {
+    for (int64_t i = 0; i < quads; i++, w += 64, k += 4) {
+        UNROLL for (int m = 0; m < M; m++) {
+            int32_t four;
+            memcpy(&four, x[m] + k, 4);
+            const int8x8_t code = vreinterpret_s8_s32(vdup_n_s32(four));
+            UNROLL for (int j = 0; j < 8; j++) { d[8 * m + j] = vpadalq_s16(d[8 * m + j], vmull_s8(vld1_s8(w + 8 * j), code)); }
+        }
+    }
+}
+INLINE void conv_close(vi *d, const int M) {
+    UNROLL for (int j = 0; j < 4 * M; j++) { d[j] = vpaddq_s32(d[2 * j], d[2 * j + 1]); }
+}
+#endif
+
+/* A panel's 16 channels from channel c on x M pixels from i on. */
+INLINE void conv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t c, const int M) {
+    const int64_t panel = q->runs * q->quads * 64;
+    const int8_t *x[CONV_TILE], *w = q->w + c / 16 * panel;
+    vi s[CONV_SUMS * CONV_TILE];
+    UNROLL for (int m = 0; m < M; m++) { x[m] = (const int8_t *)q->codes + q->pixel[i + m]; }
+    UNROLL for (int j = 0; j < CONV_SUMS * M; j++) { s[j] = viset(0); }
+    for (int64_t run = 0; run < q->runs; run++, w += 64 * q->quads) {
+        conv_run(s, w, x, q->run[run], q->quads, M);
+    }
+    conv_close(s, M);
+    UNROLL for (int m = 0; m < M; m++) { put_sums(q, r, q->params + c / 16 * FR_QPARAMS, s + 4 * m, i + m, c); }
+}
+
+#ifdef __ARM_FEATURE_MATMUL_INT8
+/* The same by smmla: two pixels by two channels by two quads at once; a quad left over goes with zeros. */
+INLINE void conv_pairs(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, const int both, const int M) {
+    int8x16_t code[CONV_TILE / 2];
+    UNROLL for (int m = 0; m < M / 2; m++) {
+        int64_t a = 0, b = 0;
+        memcpy(&a, x[2 * m] + k, both ? 8 : 4);
+        memcpy(&b, x[2 * m + 1] + k, both ? 8 : 4);
+        code[m] = vreinterpretq_s8_s64(vcombine_s64(vcreate_s64((uint64_t)a), vcreate_s64((uint64_t)b)));
+    }
+    UNROLL for (int j = 0; j < 4; j++) {
+        const int8x16_t low = vld1q_s8(w + 16 * j), high = both ? vld1q_s8(w + 64 + 16 * j) : vdupq_n_s8(0);
+        const weights c = pair_weights((weights){low, high});
+        UNROLL for (int m = 0; m < M / 2; m++) {
+            d[8 * m + 2 * j] = vmmlaq_s32(d[8 * m + 2 * j], code[m], c.low);
+            d[8 * m + 2 * j + 1] = vmmlaq_s32(d[8 * m + 2 * j + 1], code[m], c.high);
+        }
+    }
+}
+INLINE void conv_tile_pairs(const fr_qconv *q, const rounding *r, int64_t i, int64_t c, const int M) {
+    const int8_t *x[CONV_TILE], *w = q->w + c / 16 * q->runs * q->quads * 64;
+    vi s[4 * CONV_TILE];
+    UNROLL for (int m = 0; m < M; m++) { x[m] = (const int8_t *)q->codes + q->pixel[i + m]; }
+    UNROLL for (int j = 0; j < 4 * M; j++) { s[j] = viset(0); }
+    for (int64_t run = 0; run < q->runs; run++, w += 64 * q->quads) {
+        int64_t k = 0;
+        for (; k + 2 <= q->quads; k += 2) {
+            conv_pairs(s, w + 64 * k, x, q->run[run] + 4 * k, 1, M);
+        }
+        if (k < q->quads) {
+            conv_pairs(s, w + 64 * k, x, q->run[run] + 4 * k, 0, M);
+        }
+    }
+    UNROLL for (int m = 0; m < M / 2; m++) {
+        vi a[4], b[4];
+        UNROLL for (int j = 0; j < 4; j++) {
+            const int64x2_t u = vreinterpretq_s64_s32(s[8 * m + 2 * j]), v = vreinterpretq_s64_s32(s[8 * m + 2 * j + 1]);
+            a[j] = vreinterpretq_s32_s64(vzip1q_s64(u, v));
+            b[j] = vreinterpretq_s32_s64(vzip2q_s64(u, v));
+        }
+        put_sums(q, r, q->params + c / 16 * FR_QPARAMS, a, i + 2 * m, c);
+        put_sums(q, r, q->params + c / 16 * FR_QPARAMS, b, i + 2 * m + 1, c);
+    }
+}
+#endif
+
+static void qconv(const fr_qconv *q) {
+    const rounding r = rounding_of(q->zero, q->low, q->high);
+    for (int64_t c = 0; c < q->n; c += 16) {
+        int64_t i = 0;
+#ifdef __ARM_FEATURE_MATMUL_INT8
+        for (; i + CONV_TILE <= q->pixels; i += CONV_TILE) {
+            conv_tile_pairs(q, &r, i, c, CONV_TILE);
+        }
+        for (; i + 2 <= q->pixels; i += 2) {
+            conv_tile_pairs(q, &r, i, c, 2);
+        }
+#endif
+        for (; i + CONV_TILE <= q->pixels; i += CONV_TILE) {
+            conv_tile(q, &r, i, c, CONV_TILE);
+        }
+        for (; i < q->pixels; i++) {
+            conv_tile(q, &r, i, c, 1);
+        }
+    }
+}
+
+/* 16 channels: s[j] += one tap of channels 4 j .. 4 j + 3. */
+INLINE void depth_tap(vi s[4], int8x16_t w, int8x16_t x) {
+    const int16x8_t wl = vmovl_s8(vget_low_s8(w)), wh = vmovl_s8(vget_high_s8(w));
+    const int16x8_t xl = vmovl_s8(vget_low_s8(x)), xh = vmovl_s8(vget_high_s8(x));
+    s[0] = vmlal_s16(s[0], vget_low_s16(wl), vget_low_s16(xl));
+    s[1] = vmlal_s16(s[1], vget_high_s16(wl), vget_high_s16(xl));
+    s[2] = vmlal_s16(s[2], vget_low_s16(wh), vget_low_s16(xh));
+    s[3] = vmlal_s16(s[3], vget_high_s16(wh), vget_high_s16(xh));
+}
+static void qdepth(const fr_qconv *q) {
+    const rounding r = rounding_of(q->zero, q->low, q->high);
+    for (int64_t c = 0; c < q->n; c += 16) {
+        for (int64_t i = 0; i < q->pixels; i++) {
+            const int8_t *x = (const int8_t *)q->codes + q->pixel[i] + c, *w = q->w + c / 16 * q->quads * 64;
+            vi s[4] = {viset(0), viset(0), viset(0), viset(0)};
+            for (int64_t k = 0; k < q->quads; k++, w += 64) {
+                const int8x16x4_t taps = vld4q_s8(w);
+                const int32_t *at = q->run + 4 * k;
+                UNROLL for (int j = 0; j < 4; j++) { depth_tap(s, taps.val[j], vld1q_s8(x + at[j])); }
+            }
+            put_sums(q, &r, q->params + c / 16 * FR_QPARAMS, s, i, c);
+        }
+    }
+}
+
+/* (code - zero) * m of 4 of 16 codes. */
+OP vf scaled(uint8x16_t x, int j, int32_t zero, float m) {
+    const uint16x8_t h = j < 2 ? vmovl_u8(vget_low_u8(x)) : vmovl_high_u8(x);
+    const uint32x4_t v = j % 2 ? vmovl_high_u16(h) : vmovl_u16(vget_low_u16(h));
+    return vmul(vcvt(visub(vreinterpretq_s32_u32(v), viset(zero))), vset(m));
+}
+static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p) {
+    const rounding r = rounding_of(p->zero, p->low, p->high);
+    for (int64_t i = 0; i < n; i += 16) {
+        uint8_t ta[16] = {0}, tb[16] = {0};
+        vi t[4];
+        const size_t left = (size_t)(n - i < 16 ? n - i : 16);
+        memcpy(ta, a + i, left);
+        memcpy(tb, b + i, left);
+        const uint8x16_t u = veorq_u8(vld1q_u8(ta), vdupq_n_u8(p->flip_a)), v = veorq_u8(vld1q_u8(tb), vdupq_n_u8(p->flip_b));
+        UNROLL for (int j = 0; j < 4; j++) { t[j] = to_codes(vadd(scaled(u, j, p->za, p->ma), scaled(v, j, p->zb, p->mb)), &r); }
+        put_codes(y + i, veorq_u8(narrow_codes(t), vdupq_n_u8(p->flip_y)), n - i);
+    }
+}
+
 /* The table, under a name. */
 #define ARM_TABLE(label)                                                                                                         \
     {.name = label,                                                                                                              \
@@ -522,5 +736,9 @@ static size_t scratch_bytes(int64_t m, int64_t k) {
      .rms_norm = rms_norm,                                                                                                       \
      .softmax = softmax,                                                                                                         \
      .unary = unary,                                                                                                             \
-     .scale = scale}
+     .scale = scale,                                                                                                             \
+     .codes = FR_CODES_I8,                                                                                                       \
+     .qconv = qconv,                                                                                                             \
+     .qdepth = qdepth,                                                                                                           \
+     .qadd = qadd}
 #endif

@@ -562,6 +562,275 @@ static size_t scratch_bytes(int64_t m, int64_t k) {
     return (size_t)(32 * kp + 2 * m * kp + 64);
 }
 
+/* ---- integer convolution ---- */
+
+/* limit and rounding of isa.h, plus zero: in float32, and in bytes for products that int32 holds. */
+typedef struct rounding {
+    vf low, high;
+    vi zero, zero16;
+    __m128i low8, high8, flip;
+} rounding;
+static rounding rounding_of(int32_t zero, int32_t low, int32_t high, uint8_t flip) {
+    return (rounding){vset((float)(low - zero)),      vset((float)(high - zero)), viset(zero),
+                      _mm256_set1_epi16((short)zero), _mm_set1_epi8((char)low),   _mm_set1_epi8((char)high),
+                      _mm_set1_epi8((char)flip)};
+}
+INLINE vi to_codes(vf v, const rounding *r) { return viadd(_mm256_cvtps_epi32(vmin(vmax(v, r->low), r->high)), r->zero); }
+/* Two times 8 products to int16 (elements 0-3 of a and b in the low half, the others in the high one), zero added. */
+INLINE vi to_halves(vf a, vf b, const rounding *r, int small) {
+    if (small) {
+        return _mm256_adds_epi16(_mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)), r->zero16);
+    }
+    return _mm256_packs_epi32(to_codes(a, r), to_codes(b, r));
+}
+INLINE __m128i limited(__m128i bytes, const rounding *r) {
+    return _mm_xor_si128(_mm_min_epu8(_mm_max_epu8(bytes, r->low8), r->high8), r->flip);
+}
+static void put_part(uint8_t *y, __m128i v, int64_t n) {
+    uint8_t t[16];
+    _mm_storeu_si128((void *)t, v);
+    memcpy(y, t, (size_t)n);
+}
+INLINE void put16(uint8_t *y, __m128i v, int64_t n) {
+    if (n >= 16) {
+        _mm_storeu_si128((void *)y, v);
+    } else {
+        put_part(y, v, n);
+    }
+}
+
+/* Sums of int32 or products as float32 of 16 channels from channel c on of pixel i. */
+static void put_wide(const fr_qconv *q, vi a, vi b, int64_t i, int64_t c) {
+    int32_t *y = (int32_t *)q->y + i * q->ldy + c;
+    const int n = (int)(q->n - c < 16 ? q->n - c : 16);
+    _mm256_maskstore_epi32(y, lanes_below(n), a);
+    if (n > 8) {
+        _mm256_maskstore_epi32(y + 8, lanes_below(n - 8), b);
+    }
+}
+
+/* Stores the sums of 16 channels from channel c on of M pixels from i on: a of the first eight, b of the others. */
+INLINE void put_sums(const fr_qconv *q, const rounding *r, vi *a, vi *b, int64_t i, int64_t c, const int M) {
+    const int32_t *params = q->params + c / 16 * FR_QPARAMS;
+    const vf m0 = vld((const float *)(const void *)(params + 32)), m1 = vld((const float *)(const void *)(params + 40));
+    const int64_t n = q->n - c;
+    uint8_t *y = (uint8_t *)q->y + i * q->ldy + c;
+    UNROLL for (int m = 0; m < M; m++) {
+        if (!q->window) {
+            break;
+        }
+        a[m] = visub(a[m], _mm256_mullo_epi32(LD(params + 48), viset(q->window[i + m])));
+        b[m] = visub(b[m], _mm256_mullo_epi32(LD(params + 56), viset(q->window[i + m])));
+    }
+    if (q->dtype == 6 || q->dtype == 1) {
+        UNROLL for (int m = 0; m < M; m++) {
+            put_wide(q, q->dtype == 6 ? a[m] : vcasti(vmul(vcvt(a[m]), m0)), q->dtype == 6 ? b[m] : vcasti(vmul(vcvt(b[m]), m1)),
+                     i + m, c);
+        }
+        return;
+    }
+    UNROLL for (int m = 0; m < M; m += 2) {
+        const int k = m + 1 < M ? m + 1 : m;
+        const vi u = to_halves(vmul(vcvt(a[m]), m0), vmul(vcvt(b[m]), m1), r, q->small);
+        const vi v = to_halves(vmul(vcvt(a[k]), m0), vmul(vcvt(b[k]), m1), r, q->small);
+        const vi w = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(u, v), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        put16(y + m * q->ldy, limited(_mm256_castsi256_si128(w), r), n);
+        if (k != m) {
+            put16(y + k * q->ldy, limited(_mm256_extracti128_si256(w, 1), r), n);
+        }
+    }
+}
+
+/* 16 channels from channel c on x M pixels from i on; w: the panel widened, [runs][2 quads][16][2]. */
+INLINE void conv_tile(const fr_qconv *q, const rounding *r, const int16_t *w, int64_t i, int64_t c, const int M) {
+    const int32_t *params = q->params + c / 16 * FR_QPARAMS;
+    const int16_t *x[6];
+    vi s0[6], s1[6];
+    UNROLL for (int m = 0; m < M; m++) {
+        x[m] = (const int16_t *)q->codes + q->pixel[i + m];
+        s0[m] = LD(params);
+        s1[m] = LD(params + 8);
+    }
+    for (int64_t run = 0; run < q->runs; run++) {
+        int64_t k = q->run[run], end = k + 4 * q->quads;
+        do {
+            UNROLL for (int h = 0; h < 2; h++) {
+                const vi w0 = LD(w + 32 * h), w1 = LD(w + 32 * h + 16);
+                UNROLL for (int m = 0; m < M; m++) {
+                    const vi code = bc4(x[m] + k + 2 * h);
+                    MAC(s0[m], w0, code);
+                    MAC(s1[m], w1, code);
+                }
+            }
+            w += 64;
+            k += 4;
+        } while (k < end);
+    }
+    put_sums(q, r, s0, s1, i, c, M);
+}
+
+static void qconv(const fr_qconv *q) {
+    const rounding r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
+    const int64_t panel = q->runs * q->quads * 64;
+    for (int64_t c = 0; c < q->n; c += 16) {
+        widen_panel(q->scratch, q->w + c / 16 * panel, 4 * q->runs * q->quads);
+        for (int64_t i = 0, n; i < q->pixels; i += n) {
+            n = even(q->pixels - i, 6);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        conv_tile(q, &r, q->scratch, i, c, N);                                                                                   \
+        break;
+            SIX(n, CASE)
+#undef CASE
+        }
+    }
+}
+
+/* 16 channels of a depthwise convolution, in the order that unpacking gives: vector 0 holds channels 0-3 and 8-11, vector 1 the
+ * others; a quad is two pairs of taps. */
+typedef struct depth {
+    const fr_qconv *q;
+    rounding r;
+    vi bias[2];
+    vf m[2];
+    const vi *w; /* [quads][pair][vector], int16 */
+    int64_t channel;
+} depth;
+
+/* 4 values each from p and p + 8. */
+INLINE vi halves_of(const int32_t *p) {
+    return _mm256_setr_m128i(_mm_loadu_si128((const void *)p), _mm_loadu_si128((const void *)(p + 8)));
+}
+static void depth_open(depth *d, const fr_qconv *q, int64_t channel) {
+    const int32_t *params = q->params + channel / 16 * FR_QPARAMS;
+    const int8_t *w = q->w + channel / 16 * q->quads * 64;
+    const __m128i pairs = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    vi *to = q->scratch;
+    *d = (depth){.q = q, .w = to, .channel = channel};
+    d->r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
+    for (int v = 0; v < 2; v++) {
+        d->bias[v] = halves_of(params + 4 * v);
+        d->m[v] = vcastf(halves_of(params + 32 + 4 * v));
+    }
+    for (int64_t k = 0; k < q->quads; k++, w += 64, to += 4) {
+        __m128i x[4];
+        for (int i = 0; i < 4; i++) {
+            x[i] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)(w + 16 * i)), pairs);
+        }
+        _mm256_store_si256(to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi64(x[0], x[2])));
+        _mm256_store_si256(to + 1, _mm256_cvtepi8_epi16(_mm_unpacklo_epi64(x[1], x[3])));
+        _mm256_store_si256(to + 2, _mm256_cvtepi8_epi16(_mm_unpackhi_epi64(x[0], x[2])));
+        _mm256_store_si256(to + 3, _mm256_cvtepi8_epi16(_mm_unpackhi_epi64(x[1], x[3])));
+    }
+}
+
+INLINE void depth_put(const depth *d, vi s0, vi s1, int64_t i) {
+    const fr_qconv *q = d->q;
+    const vi c = to_halves(vmul(vcvt(s0), d->m[0]), vmul(vcvt(s1), d->m[1]), &d->r, q->small); /* channels in order */
+    const __m128i v = _mm_packus_epi16(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+    put16((uint8_t *)q->y + i * q->ldy + d->channel, limited(v, &d->r), q->n - d->channel);
+}
+
+/* Adds four taps of a pixel, of which pairs are unpacked already. */
+#define DEPTH_MAC(s0, s1, c, w)                                                                                                  \
+    do {                                                                                                                         \
+        MAC(s0, (w)[0], c[0]);                                                                                                   \
+        MAC(s1, (w)[1], c[1]);                                                                                                   \
+        MAC(s0, (w)[2], c[2]);                                                                                                   \
+        MAC(s1, (w)[3], c[3]);                                                                                                   \
+    } while (0)
+INLINE void unpack_taps(vi c[4], const int16_t *x, const int32_t *at) {
+    const vi a = LD(x + at[0]), b = LD(x + at[1]), e = LD(x + at[2]), f = LD(x + at[3]);
+    c[0] = _mm256_unpacklo_epi16(a, b);
+    c[1] = _mm256_unpackhi_epi16(a, b);
+    c[2] = _mm256_unpacklo_epi16(e, f);
+    c[3] = _mm256_unpackhi_epi16(e, f);
+}
+
+/* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
+INLINE void depth_columns(const depth *d, int64_t i, const int step, const int M) {
+    const fr_qconv *q = d->q;
+    const int16_t *x = (const int16_t *)q->codes + q->pixel[i] + d->channel;
+    vi s0[4], s1[4], c[4];
+    UNROLL for (int m = 0; m < M; m++) {
+        s0[m] = d->bias[0];
+        s1[m] = d->bias[1];
+    }
+    UNROLL for (int j = 0; j < step * (M - 1) + 3; j++, x += q->columns) {
+        unpack_taps(c, x, q->run);
+        UNROLL for (int m = 0; m < M; m++) {
+            const int k = j - step * m;
+            if (k >= 0 && k < 3) {
+                DEPTH_MAC(s0[m], s1[m], c, d->w + 4 * k);
+            }
+        }
+    }
+    UNROLL for (int m = 0; m < M; m++) { depth_put(d, s0[m], s1[m], i + m); }
+}
+
+static void depth_pixel(const depth *d, int64_t i) {
+    const fr_qconv *q = d->q;
+    const int16_t *x = (const int16_t *)q->codes + q->pixel[i] + d->channel;
+    vi s0 = d->bias[0], s1 = d->bias[1], c[4];
+    for (int64_t k = 0; k < q->quads; k++) {
+        unpack_taps(c, x, q->run + 4 * k);
+        DEPTH_MAC(s0, s1, c, d->w + 4 * k);
+    }
+    depth_put(d, s0, s1, i);
+}
+
+static void qdepth(const fr_qconv *q) {
+    depth d;
+    const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
+    const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
+    for (int64_t channel = 0; channel < q->n; channel += 16) {
+        depth_open(&d, q, channel);
+        for (int64_t i = 0; i < q->pixels;) {
+            const int64_t left = q->row - i % q->row;
+            if (step == 1 && left >= 4) {
+                depth_columns(&d, i, 1, 4);
+                i += 4;
+            } else if (step == 1 && left >= 2) {
+                depth_columns(&d, i, 1, 2);
+                i += 2;
+            } else if (step == 2 && left >= 2) {
+                depth_columns(&d, i, 2, 2);
+                i += 2;
+            } else {
+                depth_pixel(&d, i++);
+            }
+        }
+    }
+}
+#undef DEPTH_MAC
+
+/* The sums of 8 pairs of codes in the low halves. */
+INLINE vf add_codes(__m128i a, __m128i b, const fr_qadd *p) {
+    const vi u = visub(_mm256_cvtepu8_epi32(a), viset(p->za)), v = visub(_mm256_cvtepu8_epi32(b), viset(p->zb));
+    return vadd(vmul(vcvt(u), vset(p->ma)), vmul(vcvt(v), vset(p->mb)));
+}
+INLINE __m128i add_sixteen(const uint8_t *a, const uint8_t *b, const fr_qadd *p, const rounding *r, int small) {
+    const __m128i u = _mm_xor_si128(_mm_loadu_si128((const void *)a), _mm_set1_epi8((char)p->flip_a));
+    const __m128i v = _mm_xor_si128(_mm_loadu_si128((const void *)b), _mm_set1_epi8((char)p->flip_b));
+    const vf low = add_codes(u, v, p), high = add_codes(_mm_unpackhi_epi64(u, u), _mm_unpackhi_epi64(v, v), p);
+    const vi c = _mm256_permute4x64_epi64(to_halves(low, high, r, small), 0xd8);
+    return limited(_mm_packus_epi16(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1)), r);
+}
+static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p) {
+    const rounding r = rounding_of(p->zero, p->low, p->high, p->flip_y);
+    const int small = fabsf(p->ma) <= 0x1p20f && fabsf(p->mb) <= 0x1p20f; /* sums that int32 holds */
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        _mm_storeu_si128((void *)(y + i), add_sixteen(a + i, b + i, p, &r, small));
+    }
+    if (i < n) {
+        uint8_t t[2][16] = {{0}};
+        memcpy(t[0], a + i, (size_t)(n - i));
+        memcpy(t[1], b + i, (size_t)(n - i));
+        put_part(y + i, add_sixteen(t[0], t[1], p, &r, small), n - i);
+    }
+}
+
 static const frugal_isa table = {.name = "avx2",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
@@ -576,7 +845,11 @@ static const frugal_isa table = {.name = "avx2",
                                  .rms_norm = rms_norm,
                                  .softmax = softmax,
                                  .unary = unary,
-                                 .scale = scale};
+                                 .scale = scale,
+                                 .codes = FR_CODES_I16,
+                                 .qconv = qconv,
+                                 .qdepth = qdepth,
+                                 .qadd = qadd};
 const frugal_isa *const fr_isa_avx2 = &table;
 #else
 const frugal_isa *const fr_isa_avx2 = NULL;

@@ -477,6 +477,310 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     run_call(&g, BLOCK4);
 }
 
+/* ---- integer convolution ---- */
+
+/* limit and rounding of isa.h, plus zero: in float32, and in bytes for products that int32 holds. */
+typedef struct rounding {
+    vf low, high;
+    vi zero, zero16, low8, high8, flip;
+} rounding;
+static rounding rounding_of(int32_t zero, int32_t low, int32_t high, uint8_t flip) {
+    return (rounding){vset((float)(low - zero)),      vset((float)(high - zero)),  viset(zero),
+                      _mm512_set1_epi16((short)zero), _mm512_set1_epi8((char)low), _mm512_set1_epi8((char)high),
+                      _mm512_set1_epi8((char)flip)};
+}
+INLINE vi to_codes(vf v, const rounding *r) { return viadd(_mm512_cvtps_epi32(vmin(vmax(v, r->low), r->high)), r->zero); }
+/* Four vectors of 16 products that int32 holds: lane l has their elements 4 l .. 4 l + 3, one vector after the other. */
+INLINE vi to_bytes(const vf v[4], const rounding *r) {
+    const vi a = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
+    const vi b = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
+    const vi y = _mm512_packus_epi16(_mm512_adds_epi16(a, r->zero16), _mm512_adds_epi16(b, r->zero16));
+    return vixor(_mm512_min_epu8(_mm512_max_epu8(y, r->low8), r->high8), r->flip);
+}
+/* The same with the vectors one after the other. */
+INLINE vi to_bytes_in_order(const vf v[4], const rounding *r) {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), to_bytes(v, r));
+}
+
+/* Stores the sums of 16 channels from channel 16 p on of pixel i. */
+INLINE void put_sums(const fr_qconv *q, const rounding *r, const int32_t *params, vi acc, int64_t i, int64_t p) {
+    const int64_t at = i * q->ldy + 16 * p;
+    const vm m = lanes_below((int)(q->n - 16 * p < 16 ? q->n - 16 * p : 16));
+    if (q->window) {
+        acc = visub(acc, _mm512_mullo_epi32(LD(params + 48), viset(q->window[i])));
+    }
+    const vf v = vmul(vcvt(acc), vld((const float *)(const void *)(params + 32)));
+    if (q->dtype == 6) {
+        _mm512_mask_storeu_epi32((int32_t *)q->y + at, m, acc);
+    } else if (q->dtype == 1) {
+        _mm512_mask_storeu_ps((float *)q->y + at, m, v);
+    } else {
+        const __m128i y = _mm_xor_si128(_mm512_cvtepi32_epi8(to_codes(v, r)), _mm512_castsi512_si128(r->flip));
+        _mm_mask_storeu_epi8((uint8_t *)q->y + at, m, y);
+    }
+}
+
+/* A tile's sums, s[c M + m] of panel p + c and pixel i + m, where bytes come out and products fit int32: four vectors at a time,
+ * M = 1 aside. */
+INLINE void put_small(const fr_qconv *q, const rounding *r, const vi *s, int64_t i, int64_t p, const int P, const int M) {
+    const int64_t left = q->n - 16 * (p + P - 1); /* channels of the last panel */
+    const __mmask64 mask = left >= 16 ? ~(__mmask64)0 >> (64 - 16 * P) : ~(__mmask64)0 >> (80 - 16 * P - left);
+    const int each = 4 / P; /* pixels that four vectors hold */
+    uint8_t *y = (uint8_t *)q->y + i * q->ldy + 16 * p;
+    vf m[4], v[4];
+    UNROLL for (int c = 0; c < P; c++) { m[c] = vld((const float *)(const void *)(q->params + (p + c) * FR_QPARAMS + 32)); }
+    UNROLL for (int at = 0; at < M; at += each) {
+        UNROLL for (int k = 0; k < 4; k++) {
+            const int pixel = at + k / P < M ? at + k / P : M - 1;
+            v[k] = vmul(vcvt(s[k % P * M + pixel]), m[k % P]);
+        }
+        const vi b = to_bytes_in_order(v, r);
+        const __m512i part[4] = {b, _mm512_castsi128_si512(_mm512_extracti32x4_epi32(b, 1)),
+                                 _mm512_castsi128_si512(_mm512_extracti32x4_epi32(b, 2)),
+                                 _mm512_castsi128_si512(_mm512_extracti32x4_epi32(b, 3))};
+        UNROLL for (int k = 0; k < each; k++) {
+            uint8_t *to = y + (at + k) * q->ldy;
+            if (at + k >= M) {
+                continue;
+            }
+            if (P == 4) {
+                _mm512_mask_storeu_epi8(to, mask, b);
+            } else if (P == 2) {
+                const __m256i h = k ? _mm512_extracti64x4_epi64(b, 1) : _mm512_castsi512_si256(b);
+                _mm256_mask_storeu_epi8(to, (__mmask32)mask, h);
+            } else {
+                _mm_mask_storeu_epi8(to, (__mmask16)mask, _mm512_castsi512_si128(part[k]));
+            }
+        }
+    }
+}
+
+/* P panels from p on x M pixels from i on. */
+INLINE void conv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t p, const int P, const int M, int fast) {
+    const int64_t panel = q->runs * q->quads * 64;
+    const int32_t *params = q->params + p * FR_QPARAMS;
+    rows w = rows_of(q->w + p * panel, panel, P);
+    const uint8_t *x[8];
+    vi s[32];
+    UNROLL for (int m = 0; m < M; m++) { x[m] = (const uint8_t *)q->codes + q->pixel[i + m]; }
+    UNROLL for (int c = 0; c < P * M; c++) { s[c] = LD(params + c / M * FR_QPARAMS); }
+    for (int64_t run = 0; run < q->runs; run++) {
+        int64_t k = q->run[run], end = k + 4 * q->quads;
+        do {
+            vi weight[4];
+            UNROLL for (int c = 0; c < P; c++) { weight[c] = LD(row(&w, c, 0)); }
+            UNROLL for (int m = 0; m < M; m++) {
+                const vi code = bc4(x[m] + k);
+                UNROLL for (int c = 0; c < P; c++) {
+                    s[c * M + m] = _mm512_dpbusd_epi32(s[c * M + m], code, weight[c]);
+                    KEEP(s[c * M + m]);
+                }
+            }
+            rows_add(&w, 64, P);
+            k += 4;
+        } while (k < end);
+    }
+    if (fast) {
+        put_small(q, r, s, i, p, P, M);
+        return;
+    }
+    UNROLL for (int m = 0; m < M; m++) {
+        UNROLL for (int c = 0; c < P; c++) { put_sums(q, r, params + c * FR_QPARAMS, s[c * M + m], i + m, p + c); }
+    }
+}
+
+/* All pixels of P panels, by tiles of at most W. */
+INLINE void conv_panels(const fr_qconv *q, const rounding *r, int64_t p, const int P, const int W) {
+    const int fast = q->small && !q->window && (q->dtype == 2 || q->dtype == 3);
+    for (int64_t i = 0, n; i < q->pixels; i += n) {
+        n = even(q->pixels - i, W);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            conv_tile(q, r, i, p, P, N, fast);                                                                                   \
+        }                                                                                                                        \
+        break;
+        switch (n) {
+            CASE(1)
+            CASE(2)
+            CASE(3)
+            CASE(4)
+            CASE(5)
+            CASE(6)
+            CASE(7)
+            CASE(8)
+        }
+#undef CASE
+    }
+}
+
+static void qconv(const fr_qconv *q) {
+    const rounding r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
+    int64_t p = 0, panels = (q->n + 15) / 16;
+    for (; p + 4 <= panels; p += 4) {
+        conv_panels(q, &r, p, 4, 6);
+    }
+    if (p + 2 <= panels) {
+        conv_panels(q, &r, p, 2, 8);
+        p += 2;
+    }
+    if (p < panels) {
+        conv_panels(q, &r, p, 1, 8);
+    }
+}
+
+/* 64 channels of four taps, as unpacking leaves them: vector v holds channels 16 l + 4 v .. 4 v + 3 in its lane l, four taps
+ * each. */
+INLINE void interleave(vi d[4], vi a, vi b, vi c, vi e) {
+    const vi ab0 = _mm512_unpacklo_epi8(a, b), ab1 = _mm512_unpackhi_epi8(a, b);
+    const vi ce0 = _mm512_unpacklo_epi8(c, e), ce1 = _mm512_unpackhi_epi8(c, e);
+    d[0] = _mm512_unpacklo_epi16(ab0, ce0);
+    d[1] = _mm512_unpackhi_epi16(ab0, ce0);
+    d[2] = _mm512_unpacklo_epi16(ab1, ce1);
+    d[3] = _mm512_unpackhi_epi16(ab1, ce1);
+}
+/* 16 bytes each of up to four panels, bytes apart, as the lanes of a vector. */
+INLINE vi lanes_of(const void *at, int64_t bytes, int panels) {
+    const uint8_t *p = at;
+    __m128i l[4];
+    UNROLL for (int i = 0; i < 4; i++) {
+        l[i] = i < panels ? _mm_loadu_si128((const void *)(p + i * bytes)) : _mm_setzero_si128();
+    }
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(l[0], l[1])), _mm256_setr_m128i(l[2], l[3]), 1);
+}
+
+/* What 64 channels share: params and weights in the order of interleave. */
+typedef struct depth {
+    const fr_qconv *q;
+    rounding r;
+    vi bias[4];
+    vf m[4];
+    const vi *w; /* [quads][4] */
+    int64_t channel;
+    __mmask64 mask;
+} depth;
+
+static void depth_open(depth *d, const fr_qconv *q, int64_t channel) {
+    const int64_t p = channel / 16, left = q->n - channel;
+    const int panels = (int)(left >= 64 ? 4 : (left + 15) / 16);
+    *d = (depth){.q = q, .w = q->scratch, .channel = channel};
+    d->r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
+    d->mask = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
+    for (int v = 0; v < 4; v++) {
+        const int32_t *params = q->params + p * FR_QPARAMS + 4 * v;
+        d->bias[v] = lanes_of(params, 4 * FR_QPARAMS, panels);
+        d->m[v] = vcastf(lanes_of(params + 32, 4 * FR_QPARAMS, panels));
+    }
+    for (int64_t k = 0; k < q->quads; k++) {
+        for (int v = 0; v < 4; v++) {
+            _mm512_store_si512((vi *)q->scratch + 4 * k + v,
+                               lanes_of(q->w + (p * q->quads + k) * 64 + 16 * v, 64 * q->quads, panels));
+        }
+    }
+}
+
+INLINE void depth_put(const depth *d, const vi s[4], int64_t i) {
+    vf v[4];
+    vi y;
+    UNROLL for (int k = 0; k < 4; k++) { v[k] = vmul(vcvt(s[k]), d->m[k]); }
+    if (d->q->small) {
+        y = to_bytes(v, &d->r);
+    } else {
+        const vi a = _mm512_packs_epi32(to_codes(v[0], &d->r), to_codes(v[1], &d->r));
+        const vi b = _mm512_packs_epi32(to_codes(v[2], &d->r), to_codes(v[3], &d->r));
+        y = vixor(_mm512_packus_epi16(a, b), d->r.flip);
+    }
+    _mm512_mask_storeu_epi8((uint8_t *)d->q->y + i * d->q->ldy + d->channel, d->mask, y);
+}
+
+/* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
+INLINE void depth_columns(const depth *d, int64_t i, const int step, const int M) {
+    const fr_qconv *q = d->q;
+    const uint8_t *x = (const uint8_t *)q->codes + q->pixel[i] + d->channel;
+    vi s[16], c[4];
+    UNROLL for (int m = 0; m < M; m++) {
+        UNROLL for (int v = 0; v < 4; v++) { s[4 * m + v] = d->bias[v]; }
+    }
+    UNROLL for (int j = 0; j < step * (M - 1) + 3; j++, x += q->columns) {
+        interleave(c, LD(x + q->run[0]), LD(x + q->run[1]), LD(x + q->run[2]), LD(x + q->run[3]));
+        UNROLL for (int m = 0; m < M; m++) {
+            const int k = j - step * m;
+            if (k < 0 || k >= 3) {
+                continue;
+            }
+            UNROLL for (int v = 0; v < 4; v++) {
+                s[4 * m + v] = _mm512_dpbusd_epi32(s[4 * m + v], c[v], d->w[4 * k + v]);
+                KEEP(s[4 * m + v]);
+            }
+        }
+    }
+    UNROLL for (int m = 0; m < M; m++) { depth_put(d, s + 4 * m, i + m); }
+}
+
+static void depth_pixel(const depth *d, int64_t i) {
+    const fr_qconv *q = d->q;
+    const uint8_t *x = (const uint8_t *)q->codes + q->pixel[i] + d->channel;
+    vi s[4] = {d->bias[0], d->bias[1], d->bias[2], d->bias[3]}, c[4];
+    for (int64_t k = 0; k < q->quads; k++) {
+        const int32_t *at = q->run + 4 * k;
+        interleave(c, LD(x + at[0]), LD(x + at[1]), LD(x + at[2]), LD(x + at[3]));
+        UNROLL for (int v = 0; v < 4; v++) { s[v] = _mm512_dpbusd_epi32(s[v], c[v], d->w[4 * k + v]); }
+    }
+    depth_put(d, s, i);
+}
+
+static void qdepth(const fr_qconv *q) {
+    depth d;
+    const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
+    const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
+    for (int64_t channel = 0; channel < q->n; channel += 64) {
+        depth_open(&d, q, channel);
+        for (int64_t i = 0; i < q->pixels;) {
+            const int64_t left = q->row - i % q->row;
+            if (step == 1 && left >= 4) {
+                depth_columns(&d, i, 1, 4);
+                i += 4;
+            } else if (step == 1 && left >= 2) {
+                depth_columns(&d, i, 1, 2);
+                i += 2;
+            } else if (step == 2 && left >= 2) {
+                depth_columns(&d, i, 2, 2);
+                i += 2;
+            } else {
+                depth_pixel(&d, i++);
+            }
+        }
+    }
+}
+
+/* The sums of 16 pairs of codes. */
+INLINE vf add_codes(__m128i a, __m128i b, const fr_qadd *p) {
+    const vi u = visub(_mm512_cvtepu8_epi32(a), viset(p->za)), v = visub(_mm512_cvtepu8_epi32(b), viset(p->zb));
+    return vadd(vmul(vcvt(u), vset(p->ma)), vmul(vcvt(v), vset(p->mb)));
+}
+static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p) {
+    const rounding r = rounding_of(p->zero, p->low, p->high, p->flip_y);
+    const __m128i fa = _mm_set1_epi8((char)p->flip_a), fb = _mm_set1_epi8((char)p->flip_b), fy = _mm_set1_epi8((char)p->flip_y);
+    int64_t i = 0;
+    if (fabsf(p->ma) <= 0x1p20f && fabsf(p->mb) <= 0x1p20f) { /* sums that int32 holds */
+        for (; i + 64 <= n; i += 64) {
+            vf t[4];
+            UNROLL for (int k = 0; k < 4; k++) {
+                const __m128i u = _mm_loadu_si128((const void *)(a + i + 16 * k)),
+                              v = _mm_loadu_si128((const void *)(b + i + 16 * k));
+                t[k] = add_codes(_mm_xor_si128(u, fa), _mm_xor_si128(v, fb), p);
+            }
+            _mm512_storeu_si512((void *)(y + i), to_bytes_in_order(t, &r));
+        }
+    }
+    for (; i < n; i += 16) {
+        const vm m = lanes_below((int)(n - i < 16 ? n - i : 16));
+        const __m128i u = _mm_xor_si128(_mm_maskz_loadu_epi8(m, a + i), fa),
+                      v = _mm_xor_si128(_mm_maskz_loadu_epi8(m, b + i), fb);
+        _mm_mask_storeu_epi8(y + i, m, _mm_xor_si128(_mm512_cvtepi32_epi8(to_codes(add_codes(u, v, p), &r)), fy));
+    }
+}
+
 static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
@@ -491,7 +795,11 @@ static const frugal_isa table = {.name = "avx512vnni",
                                  .rms_norm = rms_norm,
                                  .softmax = softmax,
                                  .unary = unary,
-                                 .scale = scale};
+                                 .scale = scale,
+                                 .codes = FR_CODES_U8,
+                                 .qconv = qconv,
+                                 .qdepth = qdepth,
+                                 .qadd = qadd};
 const frugal_isa *const fr_isa_avx512vnni = &table;
 #else
 const frugal_isa *const fr_isa_avx512vnni = NULL;

@@ -245,6 +245,70 @@ static void scale(float *y, const float *x, int64_t n, float s) {
     }
 }
 
+/* ---- integer convolution ---- */
+
+/* limit and rounding of isa.h, plus zero. */
+static uint8_t to_code(float v, int32_t zero, int32_t low, int32_t high) {
+    const float least = (float)(low - zero), most = (float)(high - zero);
+    return (uint8_t)((int32_t)rintf(v > least ? (v < most ? v : most) : least) + zero);
+}
+
+/* Stores the sum of channel j of pixel i. */
+static void put_sum(const fr_qconv *q, int64_t i, int64_t j, uint32_t acc) {
+    const int32_t *p = q->params + j / FR_PANEL * FR_QPARAMS + j % FR_PANEL;
+    const int64_t at = i * q->ldy + j;
+    int32_t sum;
+    acc += (uint32_t)p[0] - (q->window ? (uint32_t)p[48] * (uint32_t)q->window[i] : 0);
+    memcpy(&sum, &acc, 4);
+    const float v = (float)sum * fr_from_bits((uint32_t)p[32]);
+    if (q->dtype == 6) {
+        ((int32_t *)q->y)[at] = sum;
+    } else if (q->dtype == 1) {
+        ((float *)q->y)[at] = v;
+    } else {
+        ((uint8_t *)q->y)[at] = to_code(v, q->zero, q->low, q->high) ^ (q->dtype == 3 ? 0x80 : 0);
+    }
+}
+
+static void qconv(const fr_qconv *q) {
+    const uint8_t *codes = q->codes;
+    for (int64_t i = 0; i < q->pixels; i++) {
+        for (int64_t j = 0; j < q->n; j++) {
+            const int8_t *w = q->w + j / FR_PANEL * q->runs * q->quads * 64 + j % FR_PANEL * 4;
+            uint32_t acc = 0;
+            for (int64_t r = 0; r < q->runs; r++) {
+                const uint8_t *x = codes + q->pixel[i] + q->run[r];
+                for (int64_t k = 0; k < 4 * q->quads; k++) {
+                    acc += (uint32_t)(x[k] * w[k / 4 * 64 + k % 4]);
+                }
+                w += q->quads * 64;
+            }
+            put_sum(q, i, j, acc);
+        }
+    }
+}
+
+static void qdepth(const fr_qconv *q) {
+    const uint8_t *codes = q->codes;
+    for (int64_t i = 0; i < q->pixels; i++) {
+        for (int64_t j = 0; j < q->n; j++) {
+            const int8_t *w = q->w + j / FR_PANEL * q->quads * 64 + j % FR_PANEL * 4;
+            uint32_t acc = 0;
+            for (int64_t k = 0; k < 4 * q->quads; k++) {
+                acc += (uint32_t)(codes[q->pixel[i] + q->run[k] + j] * w[k / 4 * 64 + k % 4]);
+            }
+            put_sum(q, i, j, acc);
+        }
+    }
+}
+
+static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p) {
+    for (int64_t i = 0; i < n; i++) {
+        const float u = (float)((a[i] ^ p->flip_a) - p->za) * p->ma, v = (float)((b[i] ^ p->flip_b) - p->zb) * p->mb;
+        y[i] = to_code(u + v, p->zero, p->low, p->high) ^ p->flip_y;
+    }
+}
+
 static const frugal_isa table = {.name = "scalar",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 16,
@@ -259,5 +323,9 @@ static const frugal_isa table = {.name = "scalar",
                                  .rms_norm = rms_norm,
                                  .softmax = softmax,
                                  .unary = unary,
-                                 .scale = scale};
+                                 .scale = scale,
+                                 .codes = FR_CODES_U8,
+                                 .qconv = qconv,
+                                 .qdepth = qdepth,
+                                 .qadd = qadd};
 const frugal_isa *const fr_isa_scalar = &table;

@@ -1,0 +1,54 @@
+"""Weights and parameters of integer convolutions in the order of FRUGAL_OP_QCONV and QDEPTH (kernels/include/frugal_plan.h)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .pack import PANEL, round_up
+
+QUAD = 4
+
+
+def _panels(rows: np.ndarray, groups: int) -> np.ndarray:
+    """[oc, ..] -> [groups * panels, 16, ..], zero rows where a group does not fill its last panel."""
+    each = rows.shape[0] // groups
+    padded = np.zeros((groups, round_up(each, PANEL), *rows.shape[1:]), rows.dtype)
+    padded[:, :each] = rows.reshape(groups, each, *rows.shape[1:])
+    return padded.reshape(-1, PANEL, *rows.shape[1:])
+
+
+def pack_conv(weights: np.ndarray, groups: int, dilated: bool) -> np.ndarray:
+    """int8 [oc, cg, kh, kw] -> [panels, runs, quads, 16, 4]; dilated: a run is one tap, else a row of the kernel."""
+    oc, cg, kh, kw = weights.shape
+    runs = (
+        weights.transpose(0, 2, 3, 1).reshape(oc, kh * kw, cg)
+        if dilated
+        else weights.transpose(0, 2, 3, 1).reshape(oc, kh, kw * cg)
+    )
+    padded = np.zeros((*runs.shape[:2], round_up(runs.shape[2], QUAD)), np.int8)
+    padded[..., : runs.shape[2]] = runs
+    panels = _panels(padded, groups).reshape(-1, PANEL, runs.shape[1], padded.shape[2] // QUAD, QUAD)
+    return np.ascontiguousarray(panels.transpose(0, 2, 3, 1, 4))
+
+
+def pack_depth(weights: np.ndarray) -> np.ndarray:
+    """int8 [oc, 1, kh, kw] -> [panels, quads, 16, 4]: taps in fours along the longer side of the kernel."""
+    taps = weights[:, 0] if weights.shape[2] < weights.shape[3] else weights[:, 0].transpose(0, 2, 1)
+    oc, across, along = taps.shape
+    padded = np.zeros((oc, across, round_up(along, QUAD)), np.int8)
+    padded[..., :along] = taps
+    panels = _panels(padded.reshape(oc, -1, QUAD), 1)
+    return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
+
+
+def pack_params(
+    weights: np.ndarray, weight_zero: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, zero: int, groups: int
+) -> np.ndarray:
+    """int32 [panels, 4, 16] of int8 weights [oc, ..], their zero points, int32 bias and float32 multiplier [oc]."""
+    total = weights.reshape(weights.shape[0], -1).astype(np.int64).sum(1) - weight_zero.astype(np.int64) * weights[0].size
+    rows = np.zeros((weights.shape[0], 4), np.int32)
+    for row, less in ((0, zero), (1, zero - 128)):
+        rows[:, row] = ((bias.astype(np.int64) - less * total) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    rows[:, 2] = multiplier.astype(np.float32).view(np.int32)
+    rows[:, 3] = weight_zero
+    return np.ascontiguousarray(_panels(rows, groups).transpose(0, 2, 1))
