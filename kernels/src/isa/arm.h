@@ -553,9 +553,9 @@ INLINE void put_sums(const fr_qconv *q, const rounding *r, const int32_t *params
 }
 
 #ifdef __ARM_FEATURE_DOTPROD
-enum { CONV_TILE = 6 };
+enum { QTILE = 6 };
 /* d[4 m + j] += a quad of rows 4 j .. 4 j + 3 of a panel times the 4 codes of each pixel at x[m] + k. */
-INLINE void conv_quad(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, const int M) {
+INLINE void qconv_quad(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, const int M) {
     int8x16_t c[4];
     UNROLL for (int j = 0; j < 4; j++) { c[j] = vld1q_s8(w + 16 * j); }
     UNROLL for (int m = 0; m < M; m++) {
@@ -565,21 +565,21 @@ INLINE void conv_quad(vi *d, const int8_t *w, const int8_t *const *x, int64_t k,
         UNROLL for (int j = 0; j < 4; j++) { d[4 * m + j] = vdotq_s32(d[4 * m + j], c[j], code); }
     }
 }
-INLINE void conv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, int64_t quads, const int M) {
+INLINE void qconv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, int64_t quads, const int M) {
     for (int64_t i = 0; i < quads; i++) {
-        conv_quad(d, w + 64 * i, x, k + 4 * i, M);
+        qconv_quad(d, w + 64 * i, x, k + 4 * i, M);
     }
 }
-INLINE void conv_close(vi *d, const int M) {
+INLINE void qconv_close(vi *d, const int M) {
     (void)d;
     (void)M;
 }
-enum { CONV_SUMS = 4 };
+enum { QSUMS = 4 };
 #else
-enum { CONV_TILE = 2, CONV_SUMS = 8 };
+enum { QTILE = 2, QSUMS = 8 };
 /* Two sums a channel: d[8 m + 2 j] of rows 4 j and 4 j + 1, the next of the other two; a product of 128^2 fits int16, two may
  * not. */
-INLINE void conv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, int64_t quads, const int M) {
+INLINE void qconv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, int64_t quads, const int M) {
     for (int64_t i = 0; i < quads; i++, w += 64, k += 4) {
         UNROLL for (int m = 0; m < M; m++) {
             int32_t four;
@@ -589,29 +589,29 @@ INLINE void conv_run(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, 
         }
     }
 }
-INLINE void conv_close(vi *d, const int M) {
+INLINE void qconv_close(vi *d, const int M) {
     UNROLL for (int j = 0; j < 4 * M; j++) { d[j] = vpaddq_s32(d[2 * j], d[2 * j + 1]); }
 }
 #endif
 
 /* A panel's 16 channels from channel c on x M pixels from i on. */
-INLINE void conv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t c, const int M) {
+INLINE void qconv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t c, const int M) {
     const int64_t panel = q->runs * q->quads * 64;
-    const int8_t *x[CONV_TILE], *w = q->w + c / 16 * panel;
-    vi s[CONV_SUMS * CONV_TILE];
+    const int8_t *x[QTILE], *w = q->w + c / 16 * panel;
+    vi s[QSUMS * QTILE];
     UNROLL for (int m = 0; m < M; m++) { x[m] = (const int8_t *)q->codes + q->pixel[i + m]; }
-    UNROLL for (int j = 0; j < CONV_SUMS * M; j++) { s[j] = viset(0); }
+    UNROLL for (int j = 0; j < QSUMS * M; j++) { s[j] = viset(0); }
     for (int64_t run = 0; run < q->runs; run++, w += 64 * q->quads) {
-        conv_run(s, w, x, q->run[run], q->quads, M);
+        qconv_run(s, w, x, q->run[run], q->quads, M);
     }
-    conv_close(s, M);
+    qconv_close(s, M);
     UNROLL for (int m = 0; m < M; m++) { put_sums(q, r, q->params + c / 16 * FR_QPARAMS, s + 4 * m, i + m, c); }
 }
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
 /* The same by smmla: two pixels by two channels by two quads at once; a quad left over goes with zeros. */
-INLINE void conv_pairs(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, const int both, const int M) {
-    int8x16_t code[CONV_TILE / 2];
+INLINE void qconv_pairs(vi *d, const int8_t *w, const int8_t *const *x, int64_t k, const int both, const int M) {
+    int8x16_t code[QTILE / 2];
     UNROLL for (int m = 0; m < M / 2; m++) {
         int64_t a = 0, b = 0;
         memcpy(&a, x[2 * m] + k, both ? 8 : 4);
@@ -627,18 +627,18 @@ INLINE void conv_pairs(vi *d, const int8_t *w, const int8_t *const *x, int64_t k
         }
     }
 }
-INLINE void conv_tile_pairs(const fr_qconv *q, const rounding *r, int64_t i, int64_t c, const int M) {
-    const int8_t *x[CONV_TILE], *w = q->w + c / 16 * q->runs * q->quads * 64;
-    vi s[4 * CONV_TILE];
+INLINE void qconv_tile_pairs(const fr_qconv *q, const rounding *r, int64_t i, int64_t c, const int M) {
+    const int8_t *x[QTILE], *w = q->w + c / 16 * q->runs * q->quads * 64;
+    vi s[4 * QTILE];
     UNROLL for (int m = 0; m < M; m++) { x[m] = (const int8_t *)q->codes + q->pixel[i + m]; }
     UNROLL for (int j = 0; j < 4 * M; j++) { s[j] = viset(0); }
     for (int64_t run = 0; run < q->runs; run++, w += 64 * q->quads) {
         int64_t k = 0;
         for (; k + 2 <= q->quads; k += 2) {
-            conv_pairs(s, w + 64 * k, x, q->run[run] + 4 * k, 1, M);
+            qconv_pairs(s, w + 64 * k, x, q->run[run] + 4 * k, 1, M);
         }
         if (k < q->quads) {
-            conv_pairs(s, w + 64 * k, x, q->run[run] + 4 * k, 0, M);
+            qconv_pairs(s, w + 64 * k, x, q->run[run] + 4 * k, 0, M);
         }
     }
     UNROLL for (int m = 0; m < M / 2; m++) {
@@ -659,24 +659,24 @@ static void qconv(const fr_qconv *q) {
     for (int64_t c = 0; c < q->n; c += 16) {
         int64_t i = 0;
 #ifdef __ARM_FEATURE_MATMUL_INT8
-        for (; i + CONV_TILE <= q->pixels; i += CONV_TILE) {
-            conv_tile_pairs(q, &r, i, c, CONV_TILE);
+        for (; i + QTILE <= q->pixels; i += QTILE) {
+            qconv_tile_pairs(q, &r, i, c, QTILE);
         }
         for (; i + 2 <= q->pixels; i += 2) {
-            conv_tile_pairs(q, &r, i, c, 2);
+            qconv_tile_pairs(q, &r, i, c, 2);
         }
 #endif
-        for (; i + CONV_TILE <= q->pixels; i += CONV_TILE) {
-            conv_tile(q, &r, i, c, CONV_TILE);
+        for (; i + QTILE <= q->pixels; i += QTILE) {
+            qconv_tile(q, &r, i, c, QTILE);
         }
         for (; i < q->pixels; i++) {
-            conv_tile(q, &r, i, c, 1);
+            qconv_tile(q, &r, i, c, 1);
         }
     }
 }
 
 /* 16 channels: s[j] += one tap of channels 4 j .. 4 j + 3. */
-INLINE void depth_tap(vi s[4], int8x16_t w, int8x16_t x) {
+INLINE void qdepth_tap(vi s[4], int8x16_t w, int8x16_t x) {
     const int16x8_t wl = vmovl_s8(vget_low_s8(w)), wh = vmovl_s8(vget_high_s8(w));
     const int16x8_t xl = vmovl_s8(vget_low_s8(x)), xh = vmovl_s8(vget_high_s8(x));
     s[0] = vmlal_s16(s[0], vget_low_s16(wl), vget_low_s16(xl));
@@ -693,7 +693,7 @@ static void qdepth(const fr_qconv *q) {
             for (int64_t k = 0; k < q->quads; k++, w += 64) {
                 const int8x16x4_t taps = vld4q_s8(w);
                 const int32_t *at = q->run + 4 * k;
-                UNROLL for (int j = 0; j < 4; j++) { depth_tap(s, taps.val[j], vld1q_s8(x + at[j])); }
+                UNROLL for (int j = 0; j < 4; j++) { qdepth_tap(s, taps.val[j], vld1q_s8(x + at[j])); }
             }
             put_sums(q, &r, q->params + c / 16 * FR_QPARAMS, s, i, c);
         }

@@ -642,7 +642,7 @@ INLINE void put_sums(const fr_qconv *q, const rounding *r, vi *a, vi *b, int64_t
 }
 
 /* 16 channels from channel c on x M pixels from i on; w: the panel widened, [runs][2 quads][16][2]. */
-INLINE void conv_tile(const fr_qconv *q, const rounding *r, const int16_t *w, int64_t i, int64_t c, const int M) {
+INLINE void qconv_tile(const fr_qconv *q, const rounding *r, const int16_t *w, int64_t i, int64_t c, const int M) {
     const int32_t *params = q->params + c / 16 * FR_QPARAMS;
     const int16_t *x[6];
     vi s0[6], s1[6];
@@ -678,7 +678,7 @@ static void qconv(const fr_qconv *q) {
             n = even(q->pixels - i, 6);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
-        conv_tile(q, &r, q->scratch, i, c, N);                                                                                   \
+        qconv_tile(q, &r, q->scratch, i, c, N);                                                                                  \
         break;
             SIX(n, CASE)
 #undef CASE
@@ -688,25 +688,25 @@ static void qconv(const fr_qconv *q) {
 
 /* 16 channels of a depthwise convolution, in the order that unpacking gives: vector 0 holds channels 0-3 and 8-11, vector 1 the
  * others; a quad is two pairs of taps. */
-typedef struct depth {
+typedef struct qdepth_job {
     const fr_qconv *q;
     rounding r;
     vi bias[2];
     vf m[2];
     const vi *w; /* [quads][pair][vector], int16 */
     int64_t channel;
-} depth;
+} qdepth_job;
 
 /* 4 values each from p and p + 8. */
 INLINE vi halves_of(const int32_t *p) {
     return _mm256_setr_m128i(_mm_loadu_si128((const void *)p), _mm_loadu_si128((const void *)(p + 8)));
 }
-static void depth_open(depth *d, const fr_qconv *q, int64_t channel) {
+static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel) {
     const int32_t *params = q->params + channel / 16 * FR_QPARAMS;
     const int8_t *w = q->w + channel / 16 * q->quads * 64;
     const __m128i pairs = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
     vi *to = q->scratch;
-    *d = (depth){.q = q, .w = to, .channel = channel};
+    *d = (qdepth_job){.q = q, .w = to, .channel = channel};
     d->r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
     for (int v = 0; v < 2; v++) {
         d->bias[v] = halves_of(params + 4 * v);
@@ -724,7 +724,7 @@ static void depth_open(depth *d, const fr_qconv *q, int64_t channel) {
     }
 }
 
-INLINE void depth_put(const depth *d, vi s0, vi s1, int64_t i) {
+INLINE void qdepth_put(const qdepth_job *d, vi s0, vi s1, int64_t i) {
     const fr_qconv *q = d->q;
     const vi c = to_halves(vmul(vcvt(s0), d->m[0]), vmul(vcvt(s1), d->m[1]), &d->r, q->small); /* channels in order */
     const __m128i v = _mm_packus_epi16(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
@@ -748,7 +748,7 @@ INLINE void unpack_taps(vi c[4], const int16_t *x, const int32_t *at) {
 }
 
 /* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
-INLINE void depth_columns(const depth *d, int64_t i, const int step, const int M) {
+INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M) {
     const fr_qconv *q = d->q;
     const int16_t *x = (const int16_t *)q->codes + q->pixel[i] + d->channel;
     vi s0[4], s1[4], c[4];
@@ -765,10 +765,10 @@ INLINE void depth_columns(const depth *d, int64_t i, const int step, const int M
             }
         }
     }
-    UNROLL for (int m = 0; m < M; m++) { depth_put(d, s0[m], s1[m], i + m); }
+    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s0[m], s1[m], i + m); }
 }
 
-static void depth_pixel(const depth *d, int64_t i) {
+static void qdepth_pixel(const qdepth_job *d, int64_t i) {
     const fr_qconv *q = d->q;
     const int16_t *x = (const int16_t *)q->codes + q->pixel[i] + d->channel;
     vi s0 = d->bias[0], s1 = d->bias[1], c[4];
@@ -776,28 +776,28 @@ static void depth_pixel(const depth *d, int64_t i) {
         unpack_taps(c, x, q->run + 4 * k);
         DEPTH_MAC(s0, s1, c, d->w + 4 * k);
     }
-    depth_put(d, s0, s1, i);
+    qdepth_put(d, s0, s1, i);
 }
 
 static void qdepth(const fr_qconv *q) {
-    depth d;
+    qdepth_job d;
     const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
     const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
     for (int64_t channel = 0; channel < q->n; channel += 16) {
-        depth_open(&d, q, channel);
+        qdepth_open(&d, q, channel);
         for (int64_t i = 0; i < q->pixels;) {
             const int64_t left = q->row - i % q->row;
             if (step == 1 && left >= 4) {
-                depth_columns(&d, i, 1, 4);
+                qdepth_columns(&d, i, 1, 4);
                 i += 4;
             } else if (step == 1 && left >= 2) {
-                depth_columns(&d, i, 1, 2);
+                qdepth_columns(&d, i, 1, 2);
                 i += 2;
             } else if (step == 2 && left >= 2) {
-                depth_columns(&d, i, 2, 2);
+                qdepth_columns(&d, i, 2, 2);
                 i += 2;
             } else {
-                depth_pixel(&d, i++);
+                qdepth_pixel(&d, i++);
             }
         }
     }

@@ -556,7 +556,7 @@ INLINE void put_small(const fr_qconv *q, const rounding *r, const vi *s, int64_t
 }
 
 /* P panels from p on x M pixels from i on. */
-INLINE void conv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t p, const int P, const int M, int fast) {
+INLINE void qconv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t p, const int P, const int M, int fast) {
     const int64_t panel = q->runs * q->quads * 64;
     const int32_t *params = q->params + p * FR_QPARAMS;
     rows w = rows_of(q->w + p * panel, panel, P);
@@ -590,14 +590,14 @@ INLINE void conv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t p
 }
 
 /* All pixels of P panels, by tiles of at most W. */
-INLINE void conv_panels(const fr_qconv *q, const rounding *r, int64_t p, const int P, const int W) {
+INLINE void qconv_panels(const fr_qconv *q, const rounding *r, int64_t p, const int P, const int W) {
     const int fast = q->small && !q->window && (q->dtype == 2 || q->dtype == 3);
     for (int64_t i = 0, n; i < q->pixels; i += n) {
         n = even(q->pixels - i, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            conv_tile(q, r, i, p, P, N, fast);                                                                                   \
+            qconv_tile(q, r, i, p, P, N, fast);                                                                                  \
         }                                                                                                                        \
         break;
         switch (n) {
@@ -618,14 +618,14 @@ static void qconv(const fr_qconv *q) {
     const rounding r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
     int64_t p = 0, panels = (q->n + 15) / 16;
     for (; p + 4 <= panels; p += 4) {
-        conv_panels(q, &r, p, 4, 6);
+        qconv_panels(q, &r, p, 4, 6);
     }
     if (p + 2 <= panels) {
-        conv_panels(q, &r, p, 2, 8);
+        qconv_panels(q, &r, p, 2, 8);
         p += 2;
     }
     if (p < panels) {
-        conv_panels(q, &r, p, 1, 8);
+        qconv_panels(q, &r, p, 1, 8);
     }
 }
 
@@ -650,7 +650,7 @@ INLINE vi lanes_of(const void *at, int64_t bytes, int panels) {
 }
 
 /* What 64 channels share: params and weights in the order of interleave. */
-typedef struct depth {
+typedef struct qdepth_job {
     const fr_qconv *q;
     rounding r;
     vi bias[4];
@@ -658,12 +658,12 @@ typedef struct depth {
     const vi *w; /* [quads][4] */
     int64_t channel;
     __mmask64 mask;
-} depth;
+} qdepth_job;
 
-static void depth_open(depth *d, const fr_qconv *q, int64_t channel) {
+static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel) {
     const int64_t p = channel / 16, left = q->n - channel;
     const int panels = (int)(left >= 64 ? 4 : (left + 15) / 16);
-    *d = (depth){.q = q, .w = q->scratch, .channel = channel};
+    *d = (qdepth_job){.q = q, .w = q->scratch, .channel = channel};
     d->r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
     d->mask = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
     for (int v = 0; v < 4; v++) {
@@ -679,7 +679,7 @@ static void depth_open(depth *d, const fr_qconv *q, int64_t channel) {
     }
 }
 
-INLINE void depth_put(const depth *d, const vi s[4], int64_t i) {
+INLINE void qdepth_put(const qdepth_job *d, const vi s[4], int64_t i) {
     vf v[4];
     vi y;
     UNROLL for (int k = 0; k < 4; k++) { v[k] = vmul(vcvt(s[k]), d->m[k]); }
@@ -694,7 +694,7 @@ INLINE void depth_put(const depth *d, const vi s[4], int64_t i) {
 }
 
 /* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
-INLINE void depth_columns(const depth *d, int64_t i, const int step, const int M) {
+INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M) {
     const fr_qconv *q = d->q;
     const uint8_t *x = (const uint8_t *)q->codes + q->pixel[i] + d->channel;
     vi s[16], c[4];
@@ -714,10 +714,10 @@ INLINE void depth_columns(const depth *d, int64_t i, const int step, const int M
             }
         }
     }
-    UNROLL for (int m = 0; m < M; m++) { depth_put(d, s + 4 * m, i + m); }
+    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s + 4 * m, i + m); }
 }
 
-static void depth_pixel(const depth *d, int64_t i) {
+static void qdepth_pixel(const qdepth_job *d, int64_t i) {
     const fr_qconv *q = d->q;
     const uint8_t *x = (const uint8_t *)q->codes + q->pixel[i] + d->channel;
     vi s[4] = {d->bias[0], d->bias[1], d->bias[2], d->bias[3]}, c[4];
@@ -726,28 +726,28 @@ static void depth_pixel(const depth *d, int64_t i) {
         interleave(c, LD(x + at[0]), LD(x + at[1]), LD(x + at[2]), LD(x + at[3]));
         UNROLL for (int v = 0; v < 4; v++) { s[v] = _mm512_dpbusd_epi32(s[v], c[v], d->w[4 * k + v]); }
     }
-    depth_put(d, s, i);
+    qdepth_put(d, s, i);
 }
 
 static void qdepth(const fr_qconv *q) {
-    depth d;
+    qdepth_job d;
     const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
     const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
     for (int64_t channel = 0; channel < q->n; channel += 64) {
-        depth_open(&d, q, channel);
+        qdepth_open(&d, q, channel);
         for (int64_t i = 0; i < q->pixels;) {
             const int64_t left = q->row - i % q->row;
             if (step == 1 && left >= 4) {
-                depth_columns(&d, i, 1, 4);
+                qdepth_columns(&d, i, 1, 4);
                 i += 4;
             } else if (step == 1 && left >= 2) {
-                depth_columns(&d, i, 1, 2);
+                qdepth_columns(&d, i, 1, 2);
                 i += 2;
             } else if (step == 2 && left >= 2) {
-                depth_columns(&d, i, 2, 2);
+                qdepth_columns(&d, i, 2, 2);
                 i += 2;
             } else {
-                depth_pixel(&d, i++);
+                qdepth_pixel(&d, i++);
             }
         }
     }
