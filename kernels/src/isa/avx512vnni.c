@@ -1,8 +1,8 @@
 /* avx512vnni.c - the kernels for x86-64 with AVX-512 VNNI: vpdpbusd takes 64 bytes of a panel (16 rows x 4 k) as they are stored.
  *
- * Its left operand is unsigned: int8 weights enter as w + 128 (bit 7 flipped) and 128 times the sum of the activations is taken
- * off again, which is exact even where the int32 wraps.  Compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
- * -mavx2 -mfma -mf16c -ffp-contract=off; without those flags the table is absent.
+ * Its left operand is unsigned: weights or activations enter plus 128 (bit 7 flipped) and 128 times the sum of the others is
+ * taken off again, which is exact even where the int32 wraps.  Compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq
+ * -mavx512vnni -mavx2 -mfma -mf16c -ffp-contract=off; without those flags the table is absent.
  */
 #include "../isa.h"
 
@@ -273,13 +273,16 @@ static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const f
 
 /* ---- int8 and int4 weights ---- */
 
-/* What a tile computes: gemm_w8 by token, by block, gemm_w4; and READY: from panels that prepare has made unsigned bytes. */
+/* What a tile computes: gemm_w8 by token, by block, gemm_w4.  Either the weights are the unsigned operand, unpacked from memory
+ * as they are needed (few tokens); or READY, the activations are: then signed weights are read as they lie (int8) or as prepare
+ * has unpacked them (int4), and 128 times their sums, which depend on the panel alone, are taken off. */
 enum { TOKEN8 = 0, BLOCK8 = 1, BLOCK4 = 2, READY = 4 };
-enum { READY_BLOCK4 = 640 }; /* 512 bytes of codes, int32 zero[16] negated in the low 16 bits, float scale[16] */
+enum { READY_BLOCK4 = 640 }; /* 512 bytes of code - zero, int32 less[16], float scale[16] */
 #define MATH(kind) ((kind) & 3)
 #define BLOCK_BYTES(kind) ((kind) == BLOCK4 ? FR_W4_BLOCK : (kind) == (BLOCK4 | READY) ? READY_BLOCK4 : 512)
+#define LESS_BYTES(kind) (MATH(kind) == BLOCK4 ? READY_BLOCK4 : 64) /* from one block's less to the next, READY */
 
-/* Unsigned weights of k step s (4 k each) of a block. */
+/* Weights of k step s (4 k each) of a block; unsigned unless READY. */
 INLINE vi fetch(const uint8_t *w, int s, const int kind) {
     if (kind & READY) {
         return LD(w + 64 * s);
@@ -291,79 +294,52 @@ INLINE vi fetch(const uint8_t *w, int s, const int kind) {
     return viand(s < 4 ? q : _mm512_srli_epi16(q, 4), _mm512_set1_epi8(15));
 }
 /* Zero points of a W4 block as dpwssd takes them: -zero in the low 16 bits of each lane, 0 above; and its scales. */
-INLINE vi w4_zero(const uint8_t *w, const int kind) {
-    const vi z = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(w + 288)));
-    return kind & READY ? LD(w + 512) : viand(visub(viset(0), z), viset(0xffff));
+INLINE vi w4_zero(const uint8_t *w) {
+    return viand(visub(viset(0), _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(w + 288)))), viset(0xffff));
 }
 INLINE vf w4_scale(const uint8_t *w, const int kind) {
     return kind & READY ? vld((const void *)(w + 576)) : _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + 256)));
 }
-/* fma(wscale * scale, dot - zero * sum, f) of a block. */
+/* fma(wscale * scale, dot - zero * sum, f) of a block; READY has taken the zero point off already. */
 INLINE vf w4_add(vi dot, const uint8_t *w, int32_t sum, vf scale, vf f, const int kind) {
-    return vfma(vmul(w4_scale(w, kind), scale), vcvt(_mm512_dpwssd_epi32(dot, w4_zero(w, kind), viset(sum))), f);
+    const vi d = kind & READY ? dot : _mm512_dpwssd_epi32(dot, w4_zero(w), viset(sum));
+    return vfma(vmul(w4_scale(w, kind), scale), vcvt(d), f);
 }
 
-/* nb blocks of a panel as READY wants them: no work on weights is left for the tiles, and no load crosses a cache line. */
-static void prepare(uint8_t *d, const uint8_t *w, int64_t nb, const int kind) {
-    for (int64_t b = 0; b < nb; b++, w += BLOCK_BYTES(kind), d += BLOCK_BYTES(kind | READY)) {
-        UNROLL for (int s = 0; s < 8; s++) { _mm512_store_si512((void *)(d + 64 * s), fetch(w, s, kind)); }
-        if (kind == BLOCK4) {
-            _mm512_store_si512((void *)(d + 512), w4_zero(w, kind));
-            vst((void *)(d + 576), w4_scale(w, kind));
+/* -128 times the sums of the rows of a block of signed weights, added to less. */
+INLINE vi less_block(vi less, const uint8_t *w) {
+    vi sum = viset(0);
+    UNROLL for (int s = 0; s < 8; s++) { sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), LD(w + 64 * s)); }
+    return visub(less, sum);
+}
+/* A panel of int8 weights: less[nb][16] or, by token, less[16]. */
+static void prepare8(int32_t *less, const uint8_t *w, int64_t nb, const int kind) {
+    vi all = viset(0);
+    for (int64_t b = 0; b < nb; b++, w += 512) {
+        const vi block = less_block(kind == TOKEN8 ? all : viset(0), w);
+        if (kind == TOKEN8) {
+            all = block;
+        } else {
+            _mm512_store_si512((void *)(less + 16 * b), block);
         }
+    }
+    if (kind == TOKEN8) {
+        _mm512_store_si512((void *)less, all);
     }
 }
-
-/* P panels (stride bytes apart) x N tokens from token i on, scales applied; panel p's go to t + p ts.
- * less: -128 times the sums of these tokens, by token [N] or by block [N][nb]; NULL for int4. */
-INLINE void dot_tile(float *t, int64_t ts, const uint8_t *w, int64_t stride, const float *wscale, int64_t wstride,
-                     const fr_act8 *a, int64_t i, const int32_t *less, const int P, const int N, const int kind) {
-    const int64_t kp = a->kp, nb = kp / FR_BLOCK, size = BLOCK_BYTES(kind);
-    const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
-    rows x = rows_of(a->q + i * kp, kp, N), v = rows_of(w, stride, P);
-    vi s[24];
-    vf f[24];
-    UNROLL for (int c = 0; c < P * N; c++) {
-        s[c] = MATH(kind) == TOKEN8 ? viset(less[c % N]) : viset(0);
-        f[c] = vset(0.0f);
-    }
-    for (int64_t b = 0; b < nb; b++) {
-        if (MATH(kind) != TOKEN8) {
-            UNROLL for (int c = 0; c < P * N; c++) { s[c] = MATH(kind) == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0); }
+/* A panel of int4 weights, unpacked. */
+static void prepare4(uint8_t *d, const uint8_t *w, int64_t nb) {
+    for (int64_t b = 0; b < nb; b++, w += FR_W4_BLOCK, d += READY_BLOCK4) {
+        const vi zero = _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(w + 288))), viset(0x01010101));
+        UNROLL for (int s = 0; s < 8; s++) {
+            _mm512_store_si512((void *)(d + 64 * s), _mm512_sub_epi8(fetch(w, s, BLOCK4), zero));
         }
-        UNROLL for (int k = 0; k < 8; k++) {
-            vi weight[4];
-            UNROLL for (int p = 0; p < P; p++) { weight[p] = fetch(row(&v, p, 0), k, kind); }
-            UNROLL for (int n = 0; n < N; n++) {
-                const vi token = bc4(row(&x, n, 4 * k));
-                UNROLL for (int p = 0; p < P; p++) {
-                    s[p * N + n] = _mm512_dpbusd_epi32(s[p * N + n], weight[p], token);
-                    KEEP(s[p * N + n]);
-                }
-            }
-        }
-        if (MATH(kind) != TOKEN8) {
-            UNROLL for (int c = 0; c < P * N; c++) {
-                const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
-                const int32_t sum = a->sum[(i + c % N) * nb + b];
-                f[c] = MATH(kind) == BLOCK8 ? vfma(scale, vcvt(s[c]), f[c])
-                                            : w4_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
-                KEEP(f[c]);
-            }
-        }
-        rows_add(&x, FR_BLOCK, N);
-        rows_add(&v, size, P);
-    }
-    UNROLL for (int c = 0; c < P * N; c++) {
-        if (MATH(kind) != BLOCK4) {
-            const vf ws = vld(wscale + c / N * wstride);
-            f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
-        }
-        vst(t + c / N * ts + c % N * 16, f[c]);
+        _mm512_store_si512((void *)(d + 512), less_block(viset(0), d));
+        vst((void *)(d + 576), w4_scale(w, BLOCK4));
     }
 }
 
-/* The operands of one call of gemm_w8 or gemm_w4. */
+/* The operands of one call of gemm_w8 or gemm_w4, and what it keeps in its scratch. */
 typedef struct call {
     float *y;
     int64_t ldy;
@@ -373,24 +349,85 @@ typedef struct call {
     const float *wscale;
     int64_t p0, p1, n;
     const fr_epilogue *e;
-    int32_t *less;  /* as dot_tile's, from token m0 on */
-    uint8_t *ready; /* two prepared panels */
+    uint8_t *ready;  /* READY: two prepared panels (int4), or their less (int8) */
+    uint8_t *tokens; /* READY: the activations from token m0 on, plus 128 */
+    int32_t *less;   /* int8, not READY: -128 times the sums of the tokens from m0 on, by token [m] or by block [m][nb] */
 } call;
+/* Where the operands of some panels lie: the first one's, and the bytes to the next. */
+typedef struct panels {
+    const uint8_t *w, *less; /* less: READY */
+    int64_t w_step, less_step;
+    const float *wscale; /* int8 */
+    int64_t wscale_step;
+} panels;
 
-/* Tokens i .. i + rows - 1 of panels p, p + step, ... whose bytes are at w, w + stride, ..., by tiles of at most W tokens. */
-INLINE void run_group(const call *g, const uint8_t *w, int64_t stride, int64_t p, int64_t step, int64_t i, int64_t rows,
-                      const int P, const int W, const int kind) {
+/* P panels x N tokens from token i on, scales applied; panel p's go to t + p ts. */
+INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64_t i, const int P, const int N, const int kind) {
+    const fr_act8 *a = g->a;
+    const int64_t kp = a->kp, nb = kp / FR_BLOCK;
+    const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
+    const int32_t *less = g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? nb : 1);
+    const void *tokens = kind & READY ? (const void *)(g->tokens + (i - g->m0) * kp) : (const void *)(a->q + i * kp);
+    rows x = rows_of(tokens, kp, N), v = rows_of(w->w, w->w_step, P), l = rows_of(w->less, w->less_step, P);
+    vi s[24];
+    vf f[24];
+    UNROLL for (int c = 0; c < P * N; c++) {
+        f[c] = vset(0.0f);
+        if (MATH(kind) == TOKEN8) {
+            s[c] = kind & READY ? LD(row(&l, c / N, 0)) : viset(less[c % N]);
+        }
+    }
+    for (int64_t b = 0; b < nb; b++) {
+        if (MATH(kind) != TOKEN8) {
+            UNROLL for (int c = 0; c < P * N; c++) {
+                s[c] = kind & READY ? LD(row(&l, c / N, 0)) : kind == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0);
+            }
+        }
+        UNROLL for (int k = 0; k < 8; k++) {
+            vi weight[4];
+            UNROLL for (int p = 0; p < P; p++) { weight[p] = fetch(row(&v, p, 0), k, kind); }
+            UNROLL for (int n = 0; n < N; n++) {
+                const vi token = bc4(row(&x, n, 4 * k));
+                UNROLL for (int p = 0; p < P; p++) {
+                    s[p * N + n] = kind & READY ? _mm512_dpbusd_epi32(s[p * N + n], token, weight[p])
+                                                : _mm512_dpbusd_epi32(s[p * N + n], weight[p], token);
+                    KEEP(s[p * N + n]);
+                }
+            }
+        }
+        if (MATH(kind) != TOKEN8) {
+            UNROLL for (int c = 0; c < P * N; c++) {
+                const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
+                const int32_t sum = kind == BLOCK4 ? a->sum[(i + c % N) * nb + b] : 0;
+                f[c] = MATH(kind) == BLOCK8 ? vfma(scale, vcvt(s[c]), f[c])
+                                            : w4_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
+                KEEP(f[c]);
+            }
+            rows_add(&l, LESS_BYTES(kind), P);
+        }
+        rows_add(&x, FR_BLOCK, N);
+        rows_add(&v, BLOCK_BYTES(kind), P);
+    }
+    UNROLL for (int c = 0; c < P * N; c++) {
+        if (MATH(kind) != BLOCK4) {
+            const vf ws = vld(w->wscale + c / N * w->wscale_step);
+            f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
+        }
+        vst(t + c / N * ts + c % N * 16, f[c]);
+    }
+}
+
+/* Tokens i .. i + rows - 1 of panels p, p + step, ..., by tiles of at most W tokens. */
+INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, int64_t i, int64_t rows, const int P, const int W,
+                      const int kind) {
     float t[2 * GROUP * 16] __attribute__((aligned(64)));
-    const float *wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
-    const int64_t per_token = MATH(kind) == BLOCK8 ? g->a->kp / FR_BLOCK : 1;
     expect_tile(g->y, g->ldy, P, 16 * step, (int)rows, i, 16 * p, g->e);
     for (int64_t r = 0, n; r < rows; r += n) {
-        const int32_t *less = MATH(kind) == BLOCK4 ? NULL : g->less + (i + r - g->m0) * per_token;
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            dot_tile(t + 16 * r, 16 * rows, w, stride, wscale, 16 * step, g->a, i + r, less, P, N, kind);                        \
+            dot_tile(t + 16 * r, 16 * rows, g, w, i + r, P, N, kind);                                                            \
         }                                                                                                                        \
         break;
         TWELVE(n, CASE)
@@ -398,72 +435,108 @@ INLINE void run_group(const call *g, const uint8_t *w, int64_t stride, int64_t p
     }
     finish_tile(g->y, g->ldy, t, P, 16 * step, (int)rows, i, 16 * p, g->n, g->e);
 }
-/* Up to 6 tokens, weights straight from memory: P distant streams of panels use the memory better than one. */
+/* Up to FEW tokens, weights straight from memory: P distant streams of panels use the memory better than one. */
 INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, const int kind) {
     const int64_t panel = g->a->kp / FR_BLOCK * BLOCK_BYTES(kind), l = (g->p1 - p0) / P;
     for (int64_t p = p0; p < p0 + l; p++) {
-        run_group(g, g->w + p * panel, l * panel, p, l, g->m0, g->m1 - g->m0, P, W, kind);
+        const panels w = {g->w + p * panel, NULL, l * panel, 0, MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p, 16 * l};
+        run_group(g, &w, p, l, g->m0, g->m1 - g->m0, P, W, kind);
     }
     return p0 + P * l;
 }
-/* More: each pair of panels is prepared once, then meets all tokens. */
-INLINE void run_ready(const call *g, const int W, const int kind) {
-    const int64_t nb = g->a->kp / FR_BLOCK, panel = nb * BLOCK_BYTES(kind), stride = nb * BLOCK_BYTES(kind | READY);
-    int64_t p = g->p0;
-    for (; p + 2 <= g->p1; p += 2) {
-        prepare(g->ready, g->w + p * panel, nb, kind);
-        prepare(g->ready + stride, g->w + (p + 1) * panel, nb, kind);
-        for (int64_t i = g->m0, rows; i < g->m1; i += rows) {
-            rows = even(g->m1 - i, GROUP);
-            run_group(g, g->ready, stride, p, 1, i, rows, 2, W, kind | READY);
-        }
+/* P neighbouring panels, prepared once, meet all tokens. */
+INLINE void run_panels(const call *g, int64_t p, const int P, const int W, const int kind) {
+    const int64_t nb = g->a->kp / FR_BLOCK, panel = nb * BLOCK_BYTES(kind);
+    panels w = {g->w + p * panel, g->ready, panel, nb * 64, NULL, 16};
+    for (int j = 0; kind == BLOCK4 && j < P; j++) {
+        prepare4(g->ready + j * nb * READY_BLOCK4, w.w + j * panel, nb);
     }
-    for (int64_t i = g->m0, rows; p < g->p1 && i < g->m1; i += rows) {
+    for (int j = 0; kind != BLOCK4 && j < P; j++) {
+        prepare8((int32_t *)(void *)(g->ready + j * nb * 64), w.w + j * panel, nb, kind);
+    }
+    if (kind == BLOCK4) {
+        w = (panels){g->ready, g->ready + 512, nb * READY_BLOCK4, nb * READY_BLOCK4, NULL, 0};
+    } else {
+        w.wscale = g->wscale + 16 * p;
+    }
+    for (int64_t i = g->m0, rows; i < g->m1; i += rows) {
         rows = even(g->m1 - i, GROUP);
-        run_group(g, g->w + p * panel, 0, p, 1, i, rows, 1, 6, kind);
+        run_group(g, &w, p, 1, i, rows, P, W, kind | READY);
     }
 }
+/* Activations plus 128, as READY takes them. */
+static void shift_tokens(const call *g) {
+    const int8_t *q = g->a->q + g->m0 * g->a->kp;
+    for (int64_t i = 0; i < (g->m1 - g->m0) * g->a->kp; i += 32) {
+        const __m256i v = _mm256_loadu_si256((const void *)(q + i));
+        _mm256_store_si256((void *)(g->tokens + i), _mm256_xor_si256(v, _mm256_set1_epi8(-128)));
+    }
+}
+/* What the unsigned weights of gemm_w8 need. */
+static void sum_tokens(const call *g) {
+    const int64_t nb = g->a->kp / FR_BLOCK, m = g->m1 - g->m0;
+    const int32_t *sum = g->a->sum + g->m0 * nb;
+    for (int64_t i = 0; i < m; i++) {
+        int32_t total = 0;
+        for (int64_t b = 0; b < nb; b++) {
+            total += sum[i * nb + b];
+            if (g->a->blocked) {
+                g->less[i * nb + b] = -128 * sum[i * nb + b];
+            }
+        }
+        if (!g->a->blocked) {
+            g->less[i] = -128 * total;
+        }
+    }
+}
+enum { FEW = 6, SOME = GROUP /* up to here it costs less to make int8 weights unsigned on the way than to prepare them */ };
 INLINE void run_call(const call *g, const int kind) {
     const int64_t m = g->m1 - g->m0;
+    const int most = kind == TOKEN8 ? 12 : 6;
     int64_t p = g->p0;
-    if (m > 6) {
-        run_ready(g, kind == TOKEN8 ? 12 : 6, kind);
-    } else if (m > 0) {
-        if (kind == TOKEN8) {
-            p = run_streams(g, p, 4, 6, kind);
-        } else if (m <= 3) {
-            p = run_streams(g, p, 4, 3, kind);
-        } else {
-            p = run_streams(g, p, 2, 6, kind);
+    if (m > (kind == BLOCK4 ? FEW : SOME)) {
+        shift_tokens(g);
+        for (; p + 2 <= g->p1; p += 2) {
+            run_panels(g, p, 2, most, kind);
         }
-        run_streams(g, p, 1, 6, kind);
+        if (p < g->p1) {
+            run_panels(g, p, 1, most, kind);
+        }
+        return;
     }
+    if (kind != BLOCK4) {
+        sum_tokens(g);
+    }
+    if (kind == TOKEN8 && m <= FEW) {
+        p = run_streams(g, p, 4, 6, kind);
+    } else if (m <= 3) {
+        p = run_streams(g, p, 4, 3, kind);
+    } else if (m <= FEW) {
+        p = run_streams(g, p, 2, 6, kind);
+    } else {
+        p = run_streams(g, p, 2, most, kind);
+    }
+    run_streams(g, p, 1, most, kind);
 }
 
-/* Scratch: two prepared panels, then one int32 a block of activations. */
+/* Scratch: two prepared panels, shifted tokens, then one int32 a block of activations. */
 static size_t scratch_bytes(int64_t m, int64_t k) {
     const int64_t nb = (k + FR_BLOCK - 1) / FR_BLOCK;
-    return (size_t)(nb * 2 * READY_BLOCK4 + m * nb * 4);
+    return (size_t)(nb * (2 * READY_BLOCK4 + m * (FR_BLOCK + 4)));
+}
+static call call_of(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const fr_epilogue *e, void *scratch) {
+    uint8_t *tokens = (uint8_t *)scratch + a->kp / FR_BLOCK * 2 * READY_BLOCK4;
+    int32_t *less = (int32_t *)(void *)(tokens + (m1 - m0) * a->kp);
+    return (call){.y = y, .ldy = ldy, .a = a, .m0 = m0, .m1 = m1, .e = e, .ready = scratch, .tokens = tokens, .less = less};
 }
 
 static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
                     int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
-    const int64_t nb = a->kp / FR_BLOCK;
-    int32_t *less = (int32_t *)(void *)((uint8_t *)scratch + nb * 2 * READY_BLOCK4);
-    for (int64_t i = 0; i < m1 - m0; i++) {
-        const int32_t *sum = a->sum + (m0 + i) * nb;
-        int32_t total = 0;
-        for (int64_t b = 0; b < nb; b++) {
-            total += sum[b];
-            if (a->blocked) {
-                less[i * nb + b] = -128 * sum[b];
-            }
-        }
-        if (!a->blocked) {
-            less[i] = -128 * total;
-        }
+    call g = call_of(y, ldy, a, m0, m1, e, scratch);
+    g.w = (const uint8_t *)w, g.wscale = wscale, g.p0 = p0, g.p1 = p1, g.n = n;
+    if (m1 <= m0) {
+        return;
     }
-    const call g = {y, ldy, a, m0, m1, (const uint8_t *)w, wscale, p0, p1, n, e, less, scratch};
     if (a->blocked) {
         run_call(&g, BLOCK8);
     } else {
@@ -473,8 +546,11 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
 
 static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
                     int64_t n, const fr_epilogue *e, void *scratch) {
-    const call g = {y, ldy, a, m0, m1, w, NULL, p0, p1, n, e, NULL, scratch};
-    run_call(&g, BLOCK4);
+    call g = call_of(y, ldy, a, m0, m1, e, scratch);
+    g.w = w, g.p0 = p0, g.p1 = p1, g.n = n;
+    if (m1 > m0) {
+        run_call(&g, BLOCK4);
+    }
 }
 
 /* ---- integer convolution ---- */

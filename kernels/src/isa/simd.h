@@ -464,7 +464,7 @@ static void quantize_static(int8_t *q, float *scale, int32_t *sum, const float *
     quantize_span(q, sum, x, k, 1.0f / s, 1);
 }
 
-enum { GROUP = 48 }; /* the most tokens that share an epilogue: their results stay in L1 */
+enum { GROUP = 24 }; /* the most tokens that share an epilogue: their results stay in L1 */
 /* Expands CASE(1) .. CASE(6), CASE(12) in a switch over the number of tokens of a tile. */
 #define SIX(n, CASE)                                                                                                             \
     switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
