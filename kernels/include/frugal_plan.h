@@ -241,7 +241,8 @@ enum frugal_op {
     /* in x float32 [.., k], scale? float32 [1] (static: constant > 0); out y A8_TOKEN or A8_BLOCK of the same dims.
      * With a scale (A8_TOKEN only) q = round(x / scale) saturated to [-127, 127]. */
     FRUGAL_OP_QUANTIZE_ACT = 17,
-    /* in x, w [n, k], scale? float32 [np] (W8 only), bias? float32 [np], residual? float32 [.., n]; out y float32 [.., n].
+    /* in x, w [n, k], scale? float32 [np] (W8 only), bias? float32 [np], residual? float32 [.., n]; out y [.., n], float32 or
+     * A8_BLOCK (as QUANTIZE_ACT of the float32 result would give it).
      * x: float32 [.., k] with w F32_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
      * attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up to 16. */
     FRUGAL_OP_LINEAR = 18,

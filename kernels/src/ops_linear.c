@@ -55,7 +55,7 @@ static frugal_status check_linear_operands(const fr_call *c) {
     const fr_tensor *x = c->in[0], *w = c->in[1], *y = c->out[0];
     const bool act = is_act(x);
     FR_DTYPE(c, act || x->dtype == FR_F32, "the input of a linear must be float32 or quantized activations");
-    FR_DTYPE(c, y->dtype == FR_F32, "the output of a linear is float32");
+    FR_DTYPE(c, y->dtype == FR_F32 || y->layout == FRUGAL_A8_BLOCK, "the output of a linear is float32 or quantized in blocks");
     FR_DTYPE(c, act == (w->layout != FRUGAL_F32_P16), "these weights do not go with this input");
     FR_SHAPE(c, x->rank >= 1 && x->rank == y->rank, "input and output of a linear must have one rank");
     const int32_t last = x->rank - 1;
@@ -93,34 +93,73 @@ frugal_status fr_linear_check(const fr_call *c) {
 
 typedef struct linear_job {
     const fr_call *c;
-    fr_act8 act;
+    fr_act8 act, out; /* views of the quantized input and output */
     fr_epilogue e;
     int64_t m, n, k, chunk, chunks, panels, each; /* tokens, tokens a task, panels, panels a task */
 } linear_job;
 
+/* A quantized output is computed in float, OUT_PANELS at a time, in the thread's scratch: it never leaves the cache.  The rows
+ * are a line further apart than they are long, or they would share few sets of the cache. */
+enum { OUT_PANELS = 16, OUT_ROW = (OUT_PANELS + 1) * FR_PANEL };
+
 static int64_t chunk_of(const fr_call *c) { return fr_max(1, c->isa->chunk); }
 static int64_t rows_of(const fr_tensor *y) { return fr_product(y, 0, y->rank - 1); }
+static int64_t gemm_scratch(const fr_call *c) {
+    if (!is_act(c->in[0]))
+        return 0;
+    return fr_round_up((int64_t)c->isa->scratch_bytes(fr_min(chunk_of(c), rows_of(c->out[0])), c->in[1]->dims[1]), 64);
+}
+
+/* Tokens m0 .. m1 - 1, panels p0 .. p1 - 1, to y: the first of these tokens and columns. */
+static void linear_part(const linear_job *j, float *y, int64_t ldy, int64_t m0, int64_t m1, int64_t p0, int64_t p1,
+                        uint8_t *scratch) {
+    const fr_call *c = j->c;
+    const fr_tensor *w = c->in[1];
+    const int64_t nb = j->act.kp / FR_BLOCK, cols = fr_min(j->n, p1 * FR_PANEL) - p0 * FR_PANEL;
+    fr_epilogue e = j->e;
+    e.bias = e.bias ? e.bias + p0 * FR_PANEL : NULL;
+    e.residual = e.residual ? e.residual + m0 * j->n + p0 * FR_PANEL : NULL;
+    fr_act8 a = j->act;
+    if (is_act(c->in[0])) {
+        a.q += m0 * a.kp, a.scale += m0 * (a.blocked ? nb : 1), a.sum += m0 * nb;
+        a.m = m1 - m0;
+    }
+    if (w->layout == FRUGAL_W8_P16) {
+        c->isa->gemm_w8(y, ldy, &a, 0, m1 - m0, (const int8_t *)w->data + p0 * FR_PANEL * a.kp, floats(c->in[2]) + p0 * FR_PANEL,
+                        0, p1 - p0, cols, &e, scratch);
+    } else if (w->layout == FRUGAL_W4_P16) {
+        c->isa->gemm_w4(y, ldy, &a, 0, m1 - m0, w->data + p0 * nb * FR_W4_BLOCK, 0, p1 - p0, cols, &e, scratch);
+    } else {
+        c->isa->gemm_f32(y, ldy, floats(c->in[0]) + m0 * j->k, j->k, floats(w) + p0 * FR_PANEL * j->k, FR_PANEL, FR_PANEL * j->k,
+                         m1 - m0, cols, j->k, 1.0f, &e);
+    }
+}
+
+/* The same, quantized; p0 is even. */
+static void linear_quantized(const linear_job *j, int64_t m0, int64_t m1, int64_t p0, int64_t p1, uint8_t *scratch) {
+    float *y = (float *)(void *)(scratch + gemm_scratch(j->c));
+    const int64_t kp = j->out.kp, nb = kp / FR_BLOCK, b0 = p0 * FR_PANEL / FR_BLOCK;
+    int8_t *q = (int8_t *)(uintptr_t)j->out.q + p0 * FR_PANEL;
+    float *scale = (float *)(uintptr_t)j->out.scale + b0;
+    int32_t *sum = (int32_t *)(uintptr_t)j->out.sum + b0;
+    linear_part(j, y, OUT_ROW, m0, m1, p0, p1, scratch);
+    for (int64_t i = m0; i < m1; i++) {
+        j->c->isa->quantize(q + i * kp, scale + i * nb, sum + i * nb, y + (i - m0) * OUT_ROW,
+                            fr_min(j->n, p1 * FR_PANEL) - p0 * FR_PANEL, 1);
+    }
+}
 
 static void linear_task(void *p, int64_t i, int32_t thread) {
     const linear_job *j = p;
-    const fr_call *c = j->c;
-    const fr_tensor *w = c->in[1];
     const int64_t m0 = i % j->chunks * j->chunk, m1 = fr_min(j->m, m0 + j->chunk);
     const int64_t p0 = i / j->chunks * j->each, p1 = fr_min(j->panels, p0 + j->each);
-    float *y = floats(c->out[0]);
-    if (w->layout == FRUGAL_W8_P16) {
-        c->isa->gemm_w8(y, j->n, &j->act, m0, m1, (const int8_t *)w->data, floats(c->in[2]), p0, p1, j->n, &j->e,
-                        fr_thread_scratch(c, thread));
-    } else if (w->layout == FRUGAL_W4_P16) {
-        c->isa->gemm_w4(y, j->n, &j->act, m0, m1, w->data, p0, p1, j->n, &j->e, fr_thread_scratch(c, thread));
-    } else {
-        const int64_t at = m0 * j->n + p0 * FR_PANEL, step = FR_PANEL * j->k;
-        fr_epilogue e = j->e;
-        e.bias = e.bias ? e.bias + p0 * FR_PANEL : NULL;
-        e.residual = e.residual ? e.residual + at : NULL;
-        c->isa->gemm_f32(y + at, j->n, floats(c->in[0]) + m0 * j->k, j->k, floats(w) + p0 * step, FR_PANEL, step, m1 - m0,
-                         fr_min(j->n, p1 * FR_PANEL) - p0 * FR_PANEL, j->k, 1.0f, &e);
+    uint8_t *scratch = fr_thread_scratch(j->c, thread);
+    if (!is_act(j->c->out[0])) {
+        linear_part(j, floats(j->c->out[0]) + m0 * j->n + p0 * FR_PANEL, j->n, m0, m1, p0, p1, scratch);
+        return;
     }
+    for (int64_t at = p0; at < p1; at += OUT_PANELS)
+        linear_quantized(j, m0, m1, at, fr_min(p1, at + OUT_PANELS), scratch);
 }
 
 /* Panels a task: a block of weights that stays in the second-level cache while all token chunks pass over it, but enough tasks
@@ -143,9 +182,9 @@ static void linear_cut(const fr_call *c, linear_job *j) {
 }
 
 void fr_linear_scratch(const fr_call *c, fr_scratch *s) {
-    if (c->in[1]->layout == FRUGAL_F32_P16)
-        return;
-    s->thread = (int64_t)c->isa->scratch_bytes(fr_min(chunk_of(c), rows_of(c->out[0])), c->in[1]->dims[1]);
+    s->thread = gemm_scratch(c);
+    if (is_act(c->out[0]))
+        s->thread += fr_min(chunk_of(c), rows_of(c->out[0])) * OUT_ROW * (int64_t)sizeof(float);
 }
 
 frugal_status fr_linear_run(const fr_call *c) {
@@ -153,6 +192,8 @@ frugal_status fr_linear_run(const fr_call *c) {
     linear_cut(c, &j);
     if (is_act(c->in[0]))
         fr_act8_view(c->in[0], &j.act);
+    if (is_act(c->out[0]))
+        fr_act8_view(c->out[0], &j.out);
     j.e = (fr_epilogue){.bias = floats(c->in[3]), .residual = floats(c->in[4]), .ld = j.n, .act = (int)c->attrs[0]};
     fr_pool_run(c->pool, j.chunks * fr_ceil_div(j.panels, j.each), linear_task, &j);
     return FRUGAL_OK;

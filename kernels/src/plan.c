@@ -305,6 +305,8 @@ static bool layout_allowed(uint16_t op, bool output, uint32_t i, uint8_t layout)
     const bool act = layout == FRUGAL_A8_TOKEN || layout == FRUGAL_A8_BLOCK;
     if (op == FRUGAL_OP_QUANTIZE_ACT && output)
         return act;
+    if (op == FRUGAL_OP_LINEAR && output)
+        return layout == FRUGAL_A8_BLOCK || layout == FRUGAL_PLAIN;
     if (op == FRUGAL_OP_LINEAR && !output && i == 0)
         return act || layout == FRUGAL_PLAIN;
     if (op == FRUGAL_OP_LINEAR && !output && i == 1)

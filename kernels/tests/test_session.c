@@ -980,6 +980,51 @@ static void test_linear(void) {
     }
 }
 
+/* A quantized result is that of QUANTIZE_ACT: a product with it gives the same bytes as when the step stands alone. */
+static void quantized_result_case(int layout, int64_t m, int64_t n, int64_t k, int act) {
+    weights w = make_weights(layout, n, k), v = make_weights(FRUGAL_W8_P16, 19, n);
+    float *x = floats(m * k), *bs = floats(w.np), *r = floats(m * n), *y[2];
+    for (int fused = 0; fused < 2; fused++) {
+        pb *p = pb_new();
+        const int64_t s = pb_symbol(p, 0, 0);
+        const int32_t tx = pb_input(p, FR_F32, PB_LIST(s, k)), tr = pb_input(p, FR_F32, PB_LIST(s, n));
+        const int dtype = layout == FRUGAL_F32_P16 ? FR_F32 : layout == FRUGAL_W8_P16 ? FR_I8 : FR_U8;
+        const int32_t tw = pb_const(p, dtype, layout, PB_LIST(n, k), w.packed, w.bytes),
+                      tv = pb_const(p, FR_I8, FRUGAL_W8_P16, PB_LIST(19, n), v.packed, v.bytes),
+                      ts = pb_const(p, FR_F32, 0, PB_LIST(w.np), w.scale, (uint64_t)w.np * 4),
+                      tu = pb_const(p, FR_F32, 0, PB_LIST(32), v.scale, 32 * 4),
+                      tb = pb_const(p, FR_F32, 0, PB_LIST(w.np), bs, (uint64_t)w.np * 4);
+        const int32_t ty = pb_output(p, FR_F32, PB_LIST(s, 19)), tq = pb_temp(p, FR_I8, FRUGAL_A8_BLOCK, PB_LIST(s, n));
+        int32_t from = tx, to = tq;
+        if (layout != FRUGAL_F32_P16) {
+            from = pb_temp(p, FR_I8, FRUGAL_A8_BLOCK, PB_LIST(s, k));
+            pb_step(p, FRUGAL_OP_QUANTIZE_ACT, PB_LIST(tx), PB_LIST(from), PB_NONE);
+        }
+        if (!fused)
+            to = pb_temp(p, FR_F32, 0, PB_LIST(s, n));
+        pb_step(p, FRUGAL_OP_LINEAR, PB_LIST(from, tw, layout == FRUGAL_W8_P16 ? ts : -1, tb, tr), PB_LIST(to), PB_LIST(act));
+        if (!fused)
+            pb_step(p, FRUGAL_OP_QUANTIZE_ACT, PB_LIST(to), PB_LIST(tq), PB_NONE);
+        pb_step(p, FRUGAL_OP_LINEAR, PB_LIST(tq, tv, tu), PB_LIST(ty), PB_LIST(0));
+        y[fused] = aligned((size_t)(m * 19) * 4);
+        io t = {.dims = {m, k, m, n}, .in = {x, r}, .out = {y[fused]}, .out_bytes = {(size_t)(m * 19) * 4}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+    }
+    CHECK(memcmp(y[0], y[1], (size_t)(m * 19) * 4) == 0);
+    free(w.packed), free(w.scale), free(w.real), free(v.packed), free(v.scale), free(v.real);
+    free(x), free(bs), free(r), free(y[0]), free(y[1]);
+}
+
+static void test_quantized_result(void) {
+    const int64_t sizes[][3] = {{1, 16, 32}, {1, 1, 1}, {3, 17, 33}, {100, 560, 64}, {33, 50, 96}, {7, 300, 70}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
+        quantized_result_case(FRUGAL_F32_P16, m, n, k, FRUGAL_U_COPY);
+        quantized_result_case(FRUGAL_W8_P16, m, n, k, FRUGAL_U_GELU);
+        quantized_result_case(FRUGAL_W4_P16, m, n, k, FRUGAL_U_RELU);
+    }
+}
+
 static void matmul_case(int64_t b0, int64_t a0, int64_t m, int64_t k, int64_t n, int transposed, float alpha) {
     const int64_t batch = a0 > b0 ? a0 : b0;
     float *a = floats(a0 * m * k), *b = floats(b0 * k * n), *y = aligned((size_t)(batch * m * n) * 4);
@@ -1519,6 +1564,7 @@ int main(int argc, char **argv) {
     test_softmax();
     test_norm();
     test_linear();
+    test_quantized_result();
     test_matmul();
     test_attention();
     test_attention_padding();

@@ -216,6 +216,21 @@ def test_quantized_linear_close_to_float(build: object, block: int) -> None:
         assert np.abs(got - want).max() <= limit * np.abs(want).max(), activations
 
 
+def test_linear_quantizes_its_own_result() -> None:
+    b = Builder(24)
+    x = b.input("x", ["n", 128])
+    hidden = b.op("Relu", int8_linear(b, x, 128, 80))
+    y = int8_linear(b, hidden, 80, 40)
+    alone, shared = b.model(y), b.model(y, hidden)  # in the second the float result is wanted too
+    assert counts(alone) == {Op.QUANTIZE_ACT: 1, Op.LINEAR: 2}
+    assert counts(shared) == {Op.QUANTIZE_ACT: 2, Op.LINEAR: 2}
+    feeds = {"x": normal(9, 128)}
+    for activations in ("int8-token", "int8-block"):
+        (one,), (other, _) = (run_frugal(m, feeds, activations=activations) for m in (alone, shared))
+        assert one.tobytes() == other.tobytes()
+        np.testing.assert_allclose(one, run_onnxruntime(alone, feeds)[0], rtol=0, atol=0.03 * np.abs(one).max())
+
+
 def test_static_activations_are_the_codes_of_the_graph() -> None:
     b = Builder(24)
     x = b.input("x", ["n", 64])

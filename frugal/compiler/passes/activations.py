@@ -4,6 +4,7 @@
 2. Where x is DequantizeLinear(QuantizeLinear(y)) with one constant scale and zero point 0 (a static int8 graph), it reads
    QUANTIZE_ACT(y, scale): the codes of the graph itself (codes of -128, which QuantizeLinear may give, become -127).
 3. int8 weights get their scales as an operand, padded to whole panels.
+4. A linear whose result is only read by QUANTIZE_ACT in blocks gives the quantized result itself.
 """
 
 from __future__ import annotations
@@ -37,6 +38,19 @@ def quantize_activations(graph: Graph, activations: str) -> None:
         step.inputs[0] = made[key]
         if weight.layout == Layout.W8_P16:
             step.inputs[2] = _scales(weight)
+    _quantize_results(graph)
+
+
+def _quantize_results(graph: Graph) -> None:
+    find = Matcher(graph)
+    for step in list(graph.steps):
+        if step.op != Op.QUANTIZE_ACT or step.out.layout != Layout.A8_BLOCK:
+            continue
+        x = step.inputs[0]
+        linear = find.step(x, Op.LINEAR)
+        if x is not None and linear is not None and find.only_use(x) is step:
+            linear.outputs = step.outputs
+            graph.steps.remove(step)
 
 
 def _scales(weight: Tensor) -> Tensor:

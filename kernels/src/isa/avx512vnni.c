@@ -361,11 +361,35 @@ typedef struct panels {
     int64_t wscale_step;
 } panels;
 
-/* P panels x N tokens from token i on, scales applied; panel p's go to t + p ts. */
-INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64_t i, const int P, const int N, const int kind) {
+/* Epilogue, without a function, and store of N results of one panel: rows i .., columns j .. j + 15, of which those below n
+ * exist. */
+INLINE void finish_panel(float *y, int64_t ldy, vf *v, int64_t i, int64_t j, int64_t n, const fr_epilogue *e, const int N) {
+    const vm there = lanes_below(n - j >= 16 ? 16 : (int)(n - j));
+    if (e->bias) {
+        const vf bias = vld(e->bias + j);
+        UNROLL for (int r = 0; r < N; r++) { v[r] = vadd(v[r], bias); }
+    }
+    if (e->residual) {
+        const float *add = e->residual + i * e->ld + j;
+        UNROLL for (int r = 0; r < N; r++) { v[r] = vadd(v[r], _mm512_maskz_loadu_ps(there, add + r * e->ld)); }
+    }
+    y += i * ldy + j;
+    UNROLL for (int r = 0; r < N; r++) { _mm512_mask_storeu_ps(y + r * ldy, there, v[r]); }
+}
+
+/* P panels x N tokens from token i on, scales applied; panel p's go to t + p ts or, with t NULL, through the epilogue (without a
+ * function) to y, from column j on. */
+INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64_t i, int64_t j, int64_t step, const int P,
+                     const int N, const int kind) {
     const fr_act8 *a = g->a;
     const int64_t kp = a->kp, nb = kp / FR_BLOCK;
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
+    UNROLL for (int c = 0; c < P * N; c++) {                 /* in good time: stores that miss would hold up the ones behind */
+        vprefetchw(g->y + (i + c % N) * g->ldy + j + c / N * step);
+    }
+    if (g->e->residual) {
+        UNROLL for (int c = 0; c < P * N; c++) { vprefetch(g->e->residual + (i + c % N) * g->e->ld + j + c / N * step); }
+    }
     const int32_t *less = g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? nb : 1);
     const void *tokens = kind & READY ? (const void *)(g->tokens + (i - g->m0) * kp) : (const void *)(a->q + i * kp);
     rows x = rows_of(tokens, kp, N), v = rows_of(w->w, w->w_step, P), l = rows_of(w->less, w->less_step, P);
@@ -408,12 +432,20 @@ INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64
         rows_add(&x, FR_BLOCK, N);
         rows_add(&v, BLOCK_BYTES(kind), P);
     }
-    UNROLL for (int c = 0; c < P * N; c++) {
-        if (MATH(kind) != BLOCK4) {
-            const vf ws = vld(w->wscale + c / N * w->wscale_step);
-            f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
+    UNROLL for (int p = 0; p < P; p++) {
+        const vf ws = MATH(kind) == BLOCK4 ? vset(0.0f) : vld(w->wscale + p * w->wscale_step);
+        UNROLL for (int n = 0; n < N; n++) {
+            const int c = p * N + n;
+            if (MATH(kind) != BLOCK4) {
+                f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + n])));
+            }
+            if (t) {
+                vst(t + p * ts + n * 16, f[c]);
+            }
         }
-        vst(t + c / N * ts + c % N * 16, f[c]);
+        if (!t) {
+            finish_panel(g->y, g->ldy, f + p * N, i, j + p * step, g->n, g->e, N);
+        }
     }
 }
 
@@ -421,19 +453,21 @@ INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64
 INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, int64_t i, int64_t rows, const int P, const int W,
                       const int kind) {
     float t[2 * GROUP * 16] __attribute__((aligned(64)));
-    expect_tile(g->y, g->ldy, P, 16 * step, (int)rows, i, 16 * p, g->e);
+    const int direct = g->e->act == FRUGAL_U_COPY && !g->e->affine;
     for (int64_t r = 0, n; r < rows; r += n) {
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            dot_tile(t + 16 * r, 16 * rows, g, w, i + r, P, N, kind);                                                            \
+            dot_tile(direct ? NULL : t + 16 * r, 16 * rows, g, w, i + r, 16 * p, 16 * step, P, N, kind);                         \
         }                                                                                                                        \
         break;
         TWELVE(n, CASE)
 #undef CASE
     }
-    finish_tile(g->y, g->ldy, t, P, 16 * step, (int)rows, i, 16 * p, g->n, g->e);
+    if (!direct) {
+        finish_tile(g->y, g->ldy, t, P, 16 * step, (int)rows, i, 16 * p, g->n, g->e);
+    }
 }
 /* Up to FEW tokens, weights straight from memory: P distant streams of panels use the memory better than one. */
 INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, const int kind) {

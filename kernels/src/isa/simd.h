@@ -517,8 +517,11 @@ static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *
                                                   int64_t j, int64_t n, const fr_epilogue *e) {
     const float *bias = e->bias;
     if (e->act != FRUGAL_U_COPY || e->affine) { /* bias first, then the function over the whole tile */
-        for (int r = 0; bias && r < panels * rows; r++) {
-            finish_row(t + 16 * r, t + 16 * r, bias + j + r / rows * step, NULL, 16);
+        float *v = t;
+        for (int p = 0; bias && p < panels; p++) {
+            for (int r = 0; r < rows; r++, v += 16) {
+                finish_row(v, v, bias + j + p * step, NULL, 16);
+            }
         }
         bias = NULL;
         unary(e->act, t, t, (int64_t)panels * rows * 16, e->p, e->q);
