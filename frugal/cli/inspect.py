@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from .common import (
     shape_text,
     size,
 )
+
+PRODUCTS = ("linear", "matmul", "attention", "conv", "conv_transpose", "recurrent", "qconv", "qlinear")
+INTEGER_TYPES = (2, 3)  # uint8, int8 of TensorProto.DataType
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -63,6 +67,8 @@ def describe(path: Path, plan: Plan, steps: bool) -> dict[str, Any]:
         "constant_bytes": dict(sorted(_by_layout(tensors).items())),
         "sections": plan.sections(),
     }
+    about["passes"] = _changes(plan.meta.get("passes", []))
+    about["float_products"] = _float_products(plan, tensors)
     if steps:
         about["steps"] = [
             {
@@ -76,6 +82,41 @@ def describe(path: Path, plan: Plan, steps: bool) -> dict[str, Any]:
             for s in plan.steps()
         ]
     return about
+
+
+def _changes(history: list[Any]) -> list[dict[str, Any]]:
+    """What each pass did: steps before and after, and by how much each operation's count changed."""
+    rows = []
+    for (_, before), (name, after) in pairwise(history):
+        change = {op: after.get(op, 0) - before.get(op, 0) for op in sorted({*before, *after})}
+        rows.append(
+            {
+                "pass": name,
+                "before": sum(before.values()),
+                "after": sum(after.values()),
+                "changes": {op: n for op, n in change.items() if n},
+            }
+        )
+    return rows
+
+
+def _float_products(plan: Plan, tensors: list[Any]) -> list[dict[str, str]]:
+    """The products that run in float although the model has integer ones, each with the reason."""
+    products = [s for s in plan.steps() if s.op in PRODUCTS]
+    whole = [s for s in products if any(tensors[i].dtype in INTEGER_TYPES for i in s.inputs[:2] if i >= 0)]
+    if not whole:
+        return []
+    notes = plan.meta.get("notes", [])
+    rows = []
+    for s in products:
+        if s in whole:
+            continue
+        note = next((n.removeprefix(f"{s.name}: ") for n in notes if n.startswith(f"{s.name}: ")), None)
+        constant = any(tensors[i].kind == "const" for i in s.inputs[1:2] if i >= 0)
+        rows.append(
+            {"op": s.op, "name": s.name, "why": note or ("its weight is float" if constant else "no operand is constant")}
+        )
+    return rows
 
 
 def _by_layout(tensors: list[Any]) -> dict[str, int]:
@@ -92,6 +133,17 @@ def _print(about: dict[str, Any], verified: bool) -> None:
     for kind in ("inputs", "outputs"):
         print(f"\n{kind}")
         print_table([["  " + t["name"], t["dtype"], shape_text(t["shape"])] for t in about[kind]])
+    meta = about["meta"]
+    if "nodes" in meta:
+        most = ", ".join(f"{op} {n}" for op, n in list(meta.get("onnx_operators", {}).items())[:8])
+        print(printable(f"\nONNX: {meta['nodes']} nodes ({most})"))
+    changed = [p for p in about["passes"] if p["changes"]]
+    if changed:
+        print(f"passes: {about['passes'][0]['before']} steps before, {about['passes'][-1]['after']} after")
+        print_table([["  " + p["pass"], ", ".join(f"{op} {n:+d}" for op, n in p["changes"].items())] for p in changed])
+    if about["float_products"]:
+        print("\nproducts that stay float")
+        print_table([["  " + p["op"], printable(p["name"]), printable(p["why"])] for p in about["float_products"]])
     print("\noperators")
     print_table([["  " + op, n] for op, n in about["operators"].items()] or [["  none"]])
     print("\nconstants")

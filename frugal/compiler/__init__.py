@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from typing import Any, BinaryIO
 
 from ..errors import InvalidArgument
@@ -38,6 +39,8 @@ def lower_model(
         "source_sha256": source.sha256,
         "opsets": source.opsets,
         "nodes": len(source.model.graph.node),
+        "onnx_operators": dict(Counter(n.op_type for n in source.model.graph.node).most_common()),
+        "passes": graph.history,
         "activations": activations,
         "notes": graph.notes,
         "model_producer": source.model.producer_name,

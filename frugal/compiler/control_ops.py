@@ -22,6 +22,7 @@ from .dims import Dim
 from .ir import Binary, DType, Op, Shape, Step, Tensor, Unary
 from .lower import Node, op, show, type_name
 
+BODY_LIMIT = 1000  # a body is translated again for every variable whose shape changes, and so are the loops inside
 TURN = (DType.INT64, DType.INT32)
 
 
@@ -112,6 +113,9 @@ def emit_loop(
     lowering = node.lowering
     place, cache, budget, notes = len(node.graph.steps), lowering.dims_steps, lowering.fold_budget, len(node.graph.notes)
     while True:
+        lowering.loop_bodies += 1
+        if lowering.loop_bodies > BODY_LIMIT:
+            raise node.unsupported(f"loops nested so that their bodies are translated more than {BODY_LIMIT} times")
         lowering.dims_steps, lowering.fold_budget = dict(cache), budget
         del node.graph.steps[place:], node.graph.notes[notes:]
         variables = [variable(node, t, shape) for t, shape in zip(first, shapes, strict=True)]

@@ -7,6 +7,7 @@ form from which the value can be made (``quant``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -380,6 +381,11 @@ class Graph:
     output_names: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # for `frugal inspect`: what stayed float, and why
+    history: list[tuple[str, dict[str, int]]] = field(default_factory=list)  # steps by operation after each pass
+
+    def count(self) -> dict[str, int]:
+        """How many steps of each operation there are; views are none."""
+        return dict(Counter(step.op.name.lower() for step in self.steps if step.op != Op.ALIAS))
 
     def producers(self) -> dict[Tensor, Step]:
         return {t: s for s in self.steps for t in s.outputs}

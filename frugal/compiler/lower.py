@@ -267,6 +267,7 @@ class Lowering:
         self.late_numbers: dict[Tensor, int] = {}
         self.forms: dict[tuple[Tensor, bool], Tensor] = {}  # of tensors of codes, see codes.py
         self.moved: dict[Tensor, Codes] = {}
+        self.loop_bodies = 0  # translated so far
         self.wide_constants: dict[Tensor, Tensor] = {}
         self.fold_budget = FOLD_BUDGET + 4 * source.bytes
 
@@ -388,6 +389,8 @@ class Lowering:
             self.values[value.name] = tensor
 
     def _node(self, proto: onnx.NodeProto) -> None:
+        if not all(isinstance(text, str) for text in (proto.op_type, proto.domain, proto.name, *proto.input, *proto.output)):
+            raise InvalidModel(f"{self.source.name}: node {proto.name!r} ({proto.op_type!r}) has names that are not UTF-8")
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         node = Node(self, proto)
         before = len(self.graph.steps)
@@ -548,7 +551,7 @@ def _call(handler: Handler, node: Node) -> list[Tensor]:
         result = handler(node)
     except FrugalError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
         raise node.fail(f"malformed: {error}") from error
     return list(result) if isinstance(result, (list, tuple)) else [result]
 

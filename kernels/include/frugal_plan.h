@@ -284,10 +284,10 @@ enum frugal_op {
     /* in turns? (int32 or int64, one element), condition?; out i int64, one element: the number of the turn from 0.  Without
      * turns at most FRUGAL_MAX_TURNS of all loops of a run. */
     FRUGAL_OP_LOOP = 29,
-    /* in x?; out v, a variable: x to begin with, or zeros (along a late axis: nothing).  Only SET changes it. */
+    /* in x?; out v, a variable: x to begin with, or zeros (along an axis that is its own: nothing).  Only SET changes it. */
     FRUGAL_OP_VAR = 30,
     /* in v (written by a VAR), x, i? (int64, one element); no output.  attrs append.  append 0: v = x.  append 1: x becomes
-     * v[i], or, where the first axis of v is late, one more row of v. */
+     * v[i], or, where the first axis of v is its own (SHAPE of v), one more row of v. */
     FRUGAL_OP_SET = 31,
 
     /* -- 32..39: convolution and pooling (ops_conv.c, ops_pool.c) -- */

@@ -93,8 +93,6 @@ static frugal_status fail(frugal_error *err, frugal_status status, uint32_t step
 static int64_t late_value(const frugal_session *s, const frugal_plan_dim *d) {
     const fr_tensor *t = &s->tensors[d->a];
     int64_t v;
-    if (!s->ready[d->a])
-        return FR_UNKNOWN;
     if (d->op == FRUGAL_DIM_SHAPE)
         return t->dims[d->b];
     if (d->b >= t->n)
@@ -109,9 +107,9 @@ static int64_t late_value(const frugal_session *s, const frugal_plan_dim *d) {
     return v >= 0 && v <= FRUGAL_MAX_DIM ? v : FR_INVALID;
 }
 
-/* After source t was written (-1: before the first step).  What other sources gave stays: their bytes may be gone.  A dim without
- * a valid value is an error only where a tensor needs it. */
-static void eval_late_dims(frugal_session *s, int32_t t) {
+/* After tensor t was written, or with -1 to forget all.  What other tensors gave is kept: their bytes may be gone.  A dim
+ * without a valid value is an error only where a tensor needs it. */
+static void eval_late_dims(frugal_session *s, int64_t t) {
     for (uint32_t i = 0; i < s->plan.n_dims; i++) {
         const frugal_plan_dim *d = &s->plan.dims[i];
         int64_t *v = &s->values[i];
@@ -119,7 +117,7 @@ static void eval_late_dims(frugal_session *s, int32_t t) {
             continue;
         if (d->op >= FRUGAL_DIM_VALUE) {
             if (t < 0 || d->a == t)
-                *v = late_value(s, d);
+                *v = t < 0 ? FR_UNKNOWN : late_value(s, d);
             continue;
         }
         const int64_t a = d->a >= 0 ? d->a : s->values[-1 - d->a], b = d->b >= 0 ? d->b : s->values[-1 - d->b];
@@ -299,6 +297,13 @@ static frugal_status run_step(frugal_session *s, uint32_t step, fr_call *c, frug
 
 /* ---- MERGE, VAR, SET ---- */
 
+/* Whether axis a of tensor t is what t itself says: then a value may give it any length. */
+static bool own_axis(const frugal_session *s, int32_t t, int a) {
+    const int64_t d = s->plan.tensors[t].dims[a];
+    const frugal_plan_dim *dim = d < 0 ? &s->plan.dims[-1 - d] : NULL;
+    return dim && dim->op == FRUGAL_DIM_SHAPE && dim->a == t && dim->b == a;
+}
+
 /* y becomes a copy of x, whose shape it takes along its own late axes. */
 static frugal_status assign(frugal_session *s, uint32_t step, int32_t y, int32_t x, frugal_error *err) {
     fr_tensor *to = &s->tensors[y];
@@ -309,8 +314,7 @@ static frugal_status assign(frugal_session *s, uint32_t step, int32_t y, int32_t
         return fail(err, FRUGAL_BAD_SHAPE, step, y, to->rank, from.rank, "another rank or data type than the other values have");
     for (int a = 0; a < to->rank; a++) {
         const int64_t d = s->plan.tensors[y].dims[a];
-        const bool own = d < 0 && s->plan.dims[-1 - d].op == FRUGAL_DIM_SHAPE && s->plan.dims[-1 - d].a == y;
-        const int64_t want = own ? from.dims[a] : d >= 0 ? d : s->values[-1 - d];
+        const int64_t want = own_axis(s, y, a) ? from.dims[a] : d >= 0 ? d : s->values[-1 - d];
         if (want != from.dims[a])
             return fail(err, FRUGAL_BAD_SHAPE, step, y, want, from.dims[a], "another shape than the other values have");
         to->dims[a] = want;
@@ -346,13 +350,13 @@ static frugal_status append_row(frugal_session *s, uint32_t step, int32_t v, int
     if (s->late[x])
         FR_TRY(prepare_input(s, step, x, err));
     const fr_tensor *from = &s->tensors[x];
-    const bool grows = dim_is_late(s, s->plan.tensors[v].dims[0]);
+    const bool grows = own_axis(s, v, 0);
     if (to->dtype != from->dtype || to->rank != from->rank + 1)
         return fail(err, FRUGAL_BAD_SHAPE, step, v, to->rank - 1, from->rank, "a row of another rank or data type");
     if (grows)
         row = to->dims[0];
     for (int a = 0; a < from->rank; a++) {
-        if (row == 0 && dim_is_late(s, s->plan.tensors[v].dims[a + 1]))
+        if (row == 0 && own_axis(s, v, a + 1))
             to->dims[a + 1] = from->dims[a];
         if (to->dims[a + 1] != from->dims[a])
             return fail(err, FRUGAL_BAD_SHAPE, step, v, to->dims[a + 1], from->dims[a], "a row of another shape");
@@ -505,11 +509,13 @@ static void begin_run(frugal_session *s, size_t arena_bytes) {
     s->heap_bytes = (int64_t)arena_bytes - s->arena_bytes;
     s->n_live = 0;
     s->turns_left = s->max_turns;
-    for (uint32_t i = 0; i < s->plan.n_tensors; i++) {
-        s->ready[i] = s->tensors[i].kind == FRUGAL_TENSOR_INPUT;
-        s->room[i] = 0;
-    }
     eval_late_dims(s, -1);
+    for (uint32_t i = 0; i < s->plan.n_tensors; i++) {
+        s->ready[i] = 0;
+        s->room[i] = 0;
+        if (s->tensors[i].kind == FRUGAL_TENSOR_INPUT)
+            mark_written(s, (int32_t)i);
+    }
 }
 
 /* After the last step that reads them. */

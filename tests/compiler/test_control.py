@@ -237,3 +237,26 @@ def test_branches_of_different_rank_are_refused_by_name() -> None:
     )
     with pytest.raises(frugal.UnsupportedOperator, match=r"'chooser' \(If\): its branches give"):
         compile_model(model)
+
+
+def test_a_size_outlives_the_tensor_it_came_from() -> None:
+    """The dims of what a loop gave are used after the variable's bytes have been reused, and by a second loop's rows."""
+    text = (
+        HEAD
+        + """agraph (int64 m, float[n, 3] x) => (float[a, 3] y, float[b, 3] z) {
+        yes = Constant <value = bool {1}> ()
+        v = Loop (m, yes, x) <body = b (int64 i, bool c, float[r, 3] u) => (bool d, float[s, 3] w) {
+            d = Identity (c)
+            w = Concat <axis = 0> (u, x)
+        }>
+        zero = Constant <value = float[3] {0.0, 0.0, 0.0}> ()
+        last, y = Scan <num_scan_inputs = 1, body = g (float[3] s, float[3] d) => (float[3] t, float[3] o) {
+            t = Add (s, d)
+            o = Identity (t)
+        }> (zero, v)
+        e = Exp (y)
+        f = Neg (e)
+        z = Add (f, y)
+    }"""
+    )
+    both(text, *({"m": np.array(m), "x": f32(n, 3) / 9} for m, n in [(1, 2), (4, 1), (0, 3), (3, 3)]))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
@@ -57,6 +58,32 @@ def shapes() -> onnx.ModelProto:
     y = b.op("Softmax", b.op("Div", b.op("Mul", a, c), b.op("Pow", fill, b.const(2.0))), axis=-1)
     y = b.op("Unsqueeze", b.op("Clip", y, b.const(0.0), b.const(1.0)), b.const([0], np.int64))
     return b.model(b.op("Squeeze", y, b.const([0], np.int64)))
+
+
+def control() -> onnx.ModelProto:
+    """Loops, an If, a Scan and sizes that the data decides."""
+    return onnx.parser.parse_model("""<ir_version: 9, opset_import: ["" : 17]>
+    test (float[n, 3] x, int64[2] size) => (float[a, 3] y, float[t, 3] rows, float[p, q] z) {
+        m = Constant <value = int64 {3}> ()
+        axis = Constant <value = int64[1] {0}> ()
+        v, rows = Loop (m, , x) <body = b (int64 i, bool c, float[r, 3] u) => (bool again, float[s, 3] w, float[3] row) {
+            row = ReduceSum <keepdims = 0> (u, axis)
+            two = Constant <value = int64 {2}> ()
+            odd = Mod (i, two)
+            one = Cast <to = 9> (odd)
+            w = If (one) < then_branch = t () => (float[s1, 3] p1) { p1 = Concat <axis = 0> (u, x) },
+                           else_branch = e () => (float[s2, 3] q1) { q1 = Neg (u) } >
+            limit = Constant <value = float {1000.0}> ()
+            total = ReduceSum <keepdims = 0> (w)
+            again = Less (total, limit)
+        }>
+        first = Constant <value = float[3] {0.0, 0.0, 0.0}> ()
+        last, y = Scan <num_scan_inputs = 1, body = g (float[3] s3, float[3] d) => (float[3] s4, float[3] o) {
+            s4 = Add (s3, d)
+            o = Identity (s4)
+        }> (first, v)
+        z = ConstantOfShape (size)
+    }""")
 
 
 def _walk(message: object, rng: random.Random) -> tuple[object, object]:
@@ -140,7 +167,7 @@ def try_it(data: bytes) -> str:
     return "ran"
 
 
-@pytest.mark.parametrize("make", [encoder, shapes])
+@pytest.mark.parametrize("make", [encoder, shapes, control])
 @pytest.mark.parametrize("mutate", [mutate_model, mutate_bytes])
 def test_mutated_models(make: Callable[[], onnx.ModelProto], mutate: Callable[[onnx.ModelProto, random.Random], bytes]) -> None:
     model = make()

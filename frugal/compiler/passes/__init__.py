@@ -30,9 +30,15 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
 
 
 def run_passes(graph: Graph, activations: str, optimize: bool = True) -> None:
-    """Rewrite the graph in place.  Without `optimize` only what the executor cannot do without."""
+    """Rewrite the graph in place.  Without `optimize` only what the executor cannot do without.
+
+    What each pass did is written to graph.history, for `frugal inspect`.
+    """
+    graph.history = [("read", graph.count())]
     for run in OPTIMIZING if optimize else ():
         run(graph)
         graph.drop_dead()
+        graph.history.append((run.__name__, graph.count()))
     quantize_activations(graph, activations)
     graph.drop_dead()
+    graph.history.append((quantize_activations.__name__, graph.count()))
