@@ -121,14 +121,9 @@ def backward(node: Node, sizes: Sequence[Dim], kernel: Sequence[int]) -> list[Wi
 
 # ---- layouts ----
 def turned(node: Node, x: Tensor, perm: Sequence[int]) -> Tensor:
-    """x transposed; a view where only axes of length 1 move."""
-    shape = [x.shape[p] for p in perm]
     if x.const is not None:
         return node.constant(np.ascontiguousarray(x.const.transpose(perm)))
-    moving = [p for p in perm if x.shape[p] != 1]
-    if moving == sorted(moving):
-        return node.alias(x, shape)
-    return node.emit(Op.TRANSPOSE, [x], x.dtype, shape, *perm)
+    return node.emit(Op.TRANSPOSE, [x], x.dtype, [x.shape[p] for p in perm], *perm)
 
 
 def channels_last(node: Node, x: Tensor) -> Tensor:

@@ -377,10 +377,13 @@ class Lowering:
             index, shape = len(self.graph.inputs), list[Dim]()
             for axis, d in enumerate(kind.shape.dim):
                 if d.HasField("dim_value"):
+                    if d.dim_value == -1:  # Paddle's way to say that it is not known
+                        shape.append(dims.symbol(index, axis))
+                        continue
                     if d.dim_value < 0:
                         raise InvalidModel(f"{where}: dimension {axis} is {d.dim_value}")
                     shape.append(d.dim_value)
-                elif d.dim_param:
+                elif d.dim_param and d.dim_param != "?":
                     shape.append(named.setdefault(d.dim_param, dims.symbol(index, axis, d.dim_param)))
                 else:
                     shape.append(dims.symbol(index, axis))

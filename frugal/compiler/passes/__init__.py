@@ -8,9 +8,12 @@ from ..ir import Graph
 from .activations import quantize_activations
 from .attention import join_qkv
 from .common import merge_equal_steps, skip_expands
+from .convolution import fuse_convolutions
 from .embedding import gather_dequantize
 from .epilogue import fuse_epilogues
 from .gelu import fuse_activations
+from .hard import fuse_hard_activations
+from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
 from .spelled_attention import fuse_spelled_attention
 from .views import shorten_views
@@ -21,9 +24,13 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     skip_expands,
     gather_dequantize,
     fuse_activations,
+    fuse_hard_activations,
     fuse_norms,
-    fuse_epilogues,
     fuse_spelled_attention,
+    choose_layouts,
+    shorten_views,
+    fuse_convolutions,
+    fuse_epilogues,
     join_qkv,
     fuse_residual_norms,
 )

@@ -27,12 +27,12 @@ def fuse_epilogues(graph: Graph) -> None:
             if step.op == Op.LINEAR:
                 follower = find.only_use(step.out)
                 if follower is not None and id(follower) not in gone and rule(step, follower):
-                    _move(graph, step, follower)
+                    replace_follower(graph, step, follower)
                     gone.add(id(follower))
 
 
-def _move(graph: Graph, linear: Step, follower: Step) -> None:
-    """Put the linear where the follower stands, writing the follower's output."""
+def replace_follower(graph: Graph, linear: Step, follower: Step) -> None:
+    """Put the step where the follower stands, writing the follower's output."""
     linear.outputs = follower.outputs
     graph.steps.remove(linear)
     graph.steps[next(i for i, s in enumerate(graph.steps) if s is follower)] = linear
