@@ -6,9 +6,9 @@ import numpy as np
 
 from . import dims
 from .dims import Dim
-from .ir import NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
+from .ir import NUMPY, Binary, Op, Reduce, Tensor, Unary, elements
 from .lower import Node, op, show
-from .math_ops import FLOATS, binary, unary
+from .math_ops import binary, unary
 from .shape_ops import reduction
 
 
@@ -26,7 +26,7 @@ def mean(node: Node) -> Tensor:
     total = node.get(0)
     for i in range(1, len(node.inputs)):
         total = binary(node, Binary.ADD, total, node.get(i))
-    return binary(node, Binary.DIV, total, scalar(node, total, len(node.inputs)))
+    return total if len(node.inputs) == 1 else binary(node, Binary.DIV, total, scalar(node, total, len(node.inputs)))
 
 
 @op("Softsign")
@@ -73,18 +73,6 @@ def celu(node: Node) -> Tensor:
     if not alpha:
         raise node.fail("alpha is 0")
     return scaled(node, unary(node, scaled(node, x, 1.0 / alpha), Unary.ELU, 1.0), alpha)
-
-
-@op("IsInf")
-def is_inf(node: Node) -> Tensor:
-    x = node.get(0)
-    if x.dtype not in FLOATS:
-        raise node.unsupported("not float32 or float64")
-    signs = [s for s, name in ((np.inf, "detect_positive"), (-np.inf, "detect_negative")) if node.attr(name, 1)]
-    found = [binary(node, Binary.EQUAL, x, scalar(node, x, s)) for s in signs]
-    if not found:
-        return node.emit(Op.FILL, [node.constant(np.zeros(1, np.bool_))], DType.BOOL, x.shape)
-    return found[0] if len(found) == 1 else binary(node, Binary.OR, *found)
 
 
 @op("ReduceLogSum", "ReduceLogSumExp")

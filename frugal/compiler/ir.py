@@ -206,6 +206,18 @@ class Unary(IntEnum):
     HARD_SIGMOID = 25
     HARD_SWISH = 26
     ISNAN = 27
+    BIT_NOT = 28
+    ISINF = 29
+    TAN = 30
+    ASIN = 31
+    ACOS = 32
+    ATAN = 33
+    SINH = 34
+    COSH = 35
+    ASINH = 36
+    ACOSH = 37
+    ATANH = 38
+    SHRINK = 39
 
 
 class Cell(IntEnum):
@@ -235,6 +247,11 @@ class Binary(IntEnum):
     AND = 14
     OR = 15
     XOR = 16
+    BIT_AND = 17
+    BIT_OR = 18
+    BIT_XOR = 19
+    SHIFT_LEFT = 20
+    SHIFT_RIGHT = 21
 
 
 class Reduce(IntEnum):

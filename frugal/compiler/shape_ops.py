@@ -11,15 +11,11 @@ import numpy as np
 
 from . import dims
 from .dims import Dim, Expr
-from .ir import FROM_NUMPY, INTEGERS, NUMPY, Binary, DType, Op, Reduce, Tensor, Unary, elements
+from .ir import FROM_NUMPY, INTEGERS, NUMPY, Binary, DType, Op, Reduce, Tensor, elements
 from .lower import SYM_LIMIT, Node, op, show
 
 FAR = 1 << 31  # a slice bound beyond this means "to the end"
 SIZE_TYPES = (DType.INT64, DType.INT32)
-WIDER: dict[int, DType] = {
-    **dict.fromkeys((DType.BOOL, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16), DType.INT32),
-    DType.UINT32: DType.INT64,
-}
 
 
 def symbolic(node: Node, values: Any, dtype: int = DType.INT64) -> Tensor:
@@ -100,16 +96,10 @@ class Reduction:
     axes: Tensor | None = None
 
     def emit(self, node: Node, x: Tensor, kind: int) -> Tensor:
-        """Integers that the executor does not reduce are reduced as wider ones."""
-        wide = WIDER.get(x.dtype, DType(x.dtype))
-        operand = x if wide == x.dtype else node.emit(Op.CAST, [x], wide, x.shape)
-        made = node.emit(Op.REDUCE, [operand, self.axes] if self.axes else [operand], wide, self.kept, kind, self.mask)
-        if wide == x.dtype:
-            return made
-        if kind in (Reduce.MAX, Reduce.MIN):  # of nothing: the least or largest value of the narrow type
-            low, high = (0, 1) if x.dtype == DType.BOOL else (np.iinfo(NUMPY[x.dtype]).min, np.iinfo(NUMPY[x.dtype]).max)
-            made = node.emit(Op.UNARY, [made], wide, self.kept, int(Unary.CLIP), float(low), float(high))
-        return node.emit(Op.CAST, [made], x.dtype, self.kept)
+        logic = x.dtype == DType.BOOL and kind in (Reduce.MAX, Reduce.MIN)
+        if x.dtype not in (DType.FLOAT, DType.DOUBLE) and x.dtype not in INTEGERS and not logic:
+            raise node.unsupported(f"'{x.name}' is {type_name(x.dtype)}")
+        return node.emit(Op.REDUCE, [x, self.axes] if self.axes else [x], x.dtype, self.kept, kind, self.mask)
 
 
 def reduction(node: Node, x: Tensor) -> Reduction | None:
@@ -160,11 +150,18 @@ def identity(node: Node) -> Tensor:
 
 
 @op("Dropout")
-def dropout(node: Node) -> Tensor:
-    training = node.optional(2)
+def dropout(node: Node) -> list[Tensor]:
+    """x, and a mask of ones: nothing is dropped in inference, nor in training with a ratio of 0."""
+    x, ratio, training = node.get(0), node.optional(1), node.optional(2)
     if training is not None and (training.const is None or bool(training.const)):
-        raise node.unsupported("training mode; export the model for inference")
-    return node.get(0)
+        rate = node.attr("ratio", 0.5) if ratio is None else ratio.scalar()
+        if rate != 0:
+            raise node.unsupported("training mode drops elements at random; export the model for inference")
+    if not any(node.proto.output[1:]):
+        return [x]
+    kind = x.dtype if node.opset < 10 else DType.BOOL
+    one = node.constant(np.ones(1, NUMPY[kind]))
+    return [x, node.emit(Op.FILL, [one], kind, x.shape)]
 
 
 @op("Shape")

@@ -151,7 +151,20 @@ enum frugal_unary {
     FRUGAL_U_HARD_SIGMOID = 25,
     /* max(0, min(1, p x + q)) */ FRUGAL_U_HARD_SWISH = 26,
     FRUGAL_U_ISNAN = 27, /* -> bool */
-    FRUGAL_UNARY_COUNT = 28
+    /* From here on: not as the function of a linear.  float32 and float64 (dmath.h). */
+    FRUGAL_U_BIT_NOT = 28, /* integers */
+    FRUGAL_U_ISINF = 29,   /* -> bool; p != 0: -inf counts, q != 0: +inf counts */
+    FRUGAL_U_TAN = 30,
+    FRUGAL_U_ASIN = 31,
+    FRUGAL_U_ACOS = 32,
+    FRUGAL_U_ATAN = 33,
+    FRUGAL_U_SINH = 34,
+    FRUGAL_U_COSH = 35,
+    FRUGAL_U_ASINH = 36,
+    FRUGAL_U_ACOSH = 37,
+    FRUGAL_U_ATANH = 38,
+    FRUGAL_U_SHRINK = 39, /* x < -p: x + q;  x > p: x - q;  else 0 */
+    FRUGAL_UNARY_COUNT = 40
 };
 enum frugal_binary { /* float32, float64, int32, int64 (and other integers for ADD..MAX); comparisons give bool */
                      FRUGAL_B_ADD = 0,
@@ -161,7 +174,7 @@ enum frugal_binary { /* float32, float64, int32, int64 (and other integers for A
                      FRUGAL_B_MIN = 4,
                      FRUGAL_B_MAX = 5,
                      FRUGAL_B_POW = 6,
-                     FRUGAL_B_MOD = 7, /* sign of the divisor, as Python; integers */
+                     FRUGAL_B_MOD = 7, /* sign of the divisor, as Python */
                      FRUGAL_B_FMOD = 8,
                      FRUGAL_B_EQUAL = 9,
                      FRUGAL_B_LESS = 10,
@@ -170,8 +183,13 @@ enum frugal_binary { /* float32, float64, int32, int64 (and other integers for A
                      FRUGAL_B_GREATER_EQUAL = 13,
                      FRUGAL_B_AND = 14,
                      FRUGAL_B_OR = 15,
-                     FRUGAL_B_XOR = 16, /* bool */
-                     FRUGAL_BINARY_COUNT = 17
+                     FRUGAL_B_XOR = 16,     /* bool */
+                     FRUGAL_B_BIT_AND = 17, /* from here on: integers */
+                     FRUGAL_B_BIT_OR = 18,
+                     FRUGAL_B_BIT_XOR = 19,
+                     FRUGAL_B_SHIFT_LEFT = 20, /* by the width or more, or by less than 0: nothing of the number is left */
+                     FRUGAL_B_SHIFT_RIGHT = 21, /* likewise; signed types fill with the sign */
+                     FRUGAL_BINARY_COUNT = 22
 };
 enum frugal_reduce {
     FRUGAL_R_SUM = 0,
@@ -229,7 +247,7 @@ enum frugal_op {
     /* in x, axes? (int32 or int64); out y with the reduced axes of length 1 (a later ALIAS drops them).  attrs kind, axes as a
      * bit mask: with the operand those that are reduced when it is empty.
      * Order of a float sum: the reduced elements in row-major order, 16 lanes, lane i mod 16, folded 8, 4, 2, 1 (see isa.h);
-     * MAX and MIN propagate NaN; int32 and int64 wrap. */
+     * MAX and MIN propagate NaN; integers wrap; bool: MAX (or) and MIN (and). */
     FRUGAL_OP_REDUCE = 13,
     /* in x float32; out y.  Over `axis`.  attrs axis, log (0 or 1: log-softmax). */
     FRUGAL_OP_SOFTMAX = 14,

@@ -1,6 +1,5 @@
 /* ops_elementwise.c - UNARY, BINARY, WHERE, CAST: one output element from the elements at the same (broadcast) place. */
-#include <math.h>
-
+#include "dmath.h"
 #include "ops.h"
 
 enum { GRAIN = 16384 };
@@ -20,37 +19,19 @@ typedef struct unary_ctx {
 
 static bool unary_of_int(int kind) {
     return kind == FRUGAL_U_NEG || kind == FRUGAL_U_ABS || kind == FRUGAL_U_SIGN || kind == FRUGAL_U_CLIP ||
-           kind == FRUGAL_U_RELU;
+           kind == FRUGAL_U_RELU || kind == FRUGAL_U_BIT_NOT;
 }
 
-/* Those that need no polynomial: the instruction set table has only float32. */
-static bool unary_of_double(int kind) {
-    switch (kind) {
-    case FRUGAL_U_NEG:
-    case FRUGAL_U_ABS:
-    case FRUGAL_U_SIGN:
-    case FRUGAL_U_SQRT:
-    case FRUGAL_U_RECIPROCAL:
-    case FRUGAL_U_FLOOR:
-    case FRUGAL_U_CEIL:
-    case FRUGAL_U_ROUND:
-    case FRUGAL_U_RELU:
-    case FRUGAL_U_LEAKY_RELU:
-    case FRUGAL_U_CLIP:
-    case FRUGAL_U_HARD_SIGMOID:
-    case FRUGAL_U_HARD_SWISH:
-        return true;
-    default:
-        return false;
-    }
-}
+/* Those that are float64 inside, also for float32. */
+static bool unary_in_double(int kind) { return kind >= FRUGAL_U_TAN && kind <= FRUGAL_U_SHRINK; }
+static bool unary_tests(int kind) { return kind == FRUGAL_U_ISNAN || kind == FRUGAL_U_ISINF; }
 
 frugal_status fr_unary_check(const fr_call *c) {
     const fr_tensor *x = c->in[0], *y = c->out[0];
-    const int64_t kind = c->attrs[0];
+    const int kind = (int)c->attrs[0];
     FR_TRY(fr_same_shape(c, y, x, 1));
-    if (kind == FRUGAL_U_ISNAN) {
-        FR_DTYPE(c, is_float(x->dtype) && y->dtype == FR_BOOL, "isnan is of float32 or float64 and gives bool");
+    if (unary_tests(kind)) {
+        FR_DTYPE(c, is_float(x->dtype) && y->dtype == FR_BOOL, "isnan and isinf are of float32 or float64 and give bool");
         return FRUGAL_OK;
     }
     FR_DTYPE(c, x->dtype == y->dtype, "input and output must have one data type");
@@ -60,10 +41,44 @@ frugal_status fr_unary_check(const fr_call *c) {
         FR_DTYPE(c, x->dtype == FR_BOOL, "not is of bool");
         return FRUGAL_OK;
     }
-    const bool known =
-        x->dtype == FR_F32 || (x->dtype == FR_F64 && unary_of_double((int)kind)) || (is_int(x->dtype) && unary_of_int((int)kind));
+    const bool known = (is_float(x->dtype) && kind != FRUGAL_U_BIT_NOT) || (is_int(x->dtype) && unary_of_int(kind));
     FR_DTYPE(c, known, "this function is not available for this data type");
     return FRUGAL_OK;
+}
+
+static double gate(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
+static double sigmoid(double x) { return 1 / (1 + fr_exp64(-x)); }
+static double softplus(double x) { return x > 0 ? x + fr_d_log1p(fr_exp64(-x)) : fr_d_log1p(fr_exp64(x)); }
+
+/* The activations, as enum frugal_unary and fmath.h define them. */
+static double activation_double(int kind, double x, double p, double q) {
+    switch (kind) {
+    case FRUGAL_U_SIGMOID:
+        return sigmoid(x);
+    case FRUGAL_U_RELU:
+        return x < 0 ? 0 : x;
+    case FRUGAL_U_LEAKY_RELU:
+        return x < 0 ? p * x : x;
+    case FRUGAL_U_CLIP:
+        x = x < p ? p : x;
+        return x > q ? q : x;
+    case FRUGAL_U_GELU:
+        return 0.5 * x * (1 + fr_d_erf(x * 0.70710678118654752));
+    case FRUGAL_U_GELU_TANH:
+        return 0.5 * x * (1 + fr_d_tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    case FRUGAL_U_SILU:
+        return x * sigmoid(x);
+    case FRUGAL_U_SOFTPLUS:
+        return softplus(x);
+    case FRUGAL_U_ELU:
+        return x < 0 ? p * fr_d_expm1(x) : x;
+    case FRUGAL_U_HARD_SIGMOID:
+        return gate(p * x + q, 0, 1);
+    case FRUGAL_U_HARD_SWISH:
+        return x * gate(x / 6 + 0.5, 0, 1);
+    default: /* FRUGAL_U_SHRINK */
+        return x < -p ? x + q : x > p ? x - q : x != x ? x : 0;
+    }
 }
 
 static double unary_double(int kind, double x, double p, double q) {
@@ -84,23 +99,39 @@ static double unary_double(int kind, double x, double p, double q) {
         return ceil(x);
     case FRUGAL_U_ROUND:
         return rint(x);
-    case FRUGAL_U_RELU:
-        return x < 0 ? 0 : x;
-    case FRUGAL_U_LEAKY_RELU:
-        return x < 0 ? p * x : x;
-    case FRUGAL_U_CLIP:
-        x = x < p ? p : x;
-        return x > q ? q : x;
-    case FRUGAL_U_HARD_SIGMOID:
-        x = p * x + q;
-        break;
-    default: /* FRUGAL_U_HARD_SWISH */ {
-        double h = x / 6 + 0.5;
-        h = h < 0 ? 0 : h > 1 ? 1 : h;
-        return x * h;
+    case FRUGAL_U_EXP:
+        return fr_exp64(x);
+    case FRUGAL_U_LOG:
+        return fr_log64(x);
+    case FRUGAL_U_ERF:
+        return fr_d_erf(x);
+    case FRUGAL_U_TANH:
+        return fr_d_tanh(x);
+    case FRUGAL_U_SIN:
+        return fr_d_sin(x);
+    case FRUGAL_U_COS:
+        return fr_d_cos(x);
+    case FRUGAL_U_TAN:
+        return fr_d_tan(x);
+    case FRUGAL_U_ASIN:
+        return fr_d_asin(x);
+    case FRUGAL_U_ACOS:
+        return fr_d_acos(x);
+    case FRUGAL_U_ATAN:
+        return fr_d_atan(x);
+    case FRUGAL_U_SINH:
+        return fr_d_sinh(x);
+    case FRUGAL_U_COSH:
+        return fr_d_cosh(x);
+    case FRUGAL_U_ASINH:
+        return fr_d_asinh(x);
+    case FRUGAL_U_ACOSH:
+        return fr_d_acosh(x);
+    case FRUGAL_U_ATANH:
+        return fr_d_atanh(x);
+    default:
+        return activation_double(kind, x, p, q);
     }
-    }
-    return x < 0 ? 0 : x > 1 ? 1 : x;
 }
 
 /* A float limit as an integer limit: toward zero, saturated. */
@@ -119,12 +150,32 @@ static int64_t unary_int(int kind, int64_t x, int64_t low, int64_t high) {
         return x > 0 ? 1 : x < 0 ? -1 : 0;
     case FRUGAL_U_RELU:
         return x < 0 ? 0 : x;
+    case FRUGAL_U_BIT_NOT:
+        return ~x;
     default: /* FRUGAL_U_CLIP */
-        return x < low ? low : x > high ? high : x;
+        x = x < low ? low : x;
+        return x > high ? high : x;
     }
 }
 
-/* uint64 runs as int64: only values of 2^63 and above differ, and CLIP and RELU of those are not used by models. */
+/* uint64 has values that int64 lacks. */
+static uint64_t unary_u64(int kind, uint64_t x, uint64_t low, uint64_t high) {
+    switch (kind) {
+    case FRUGAL_U_NEG:
+        return 0 - x;
+    case FRUGAL_U_SIGN:
+        return x > 0;
+    case FRUGAL_U_BIT_NOT:
+        return ~x;
+    case FRUGAL_U_CLIP:
+        x = x < low ? low : x;
+        return x > high ? high : x;
+    default: /* FRUGAL_U_ABS, FRUGAL_U_RELU */
+        return x;
+    }
+}
+static uint64_t limit_u64(double v) { return !(v > 0) ? 0 : v >= 0x1p64 ? UINT64_MAX : (uint64_t)v; }
+
 #define UNARY_INT(T)                                                                                                             \
     do {                                                                                                                         \
         T *y = (T *)(void *)u->y;                                                                                                \
@@ -154,16 +205,29 @@ static void unary_ints(const unary_ctx *u, int64_t begin, int64_t end) {
     case FR_U32:
         UNARY_INT(uint32_t);
         break;
+    case FR_U64:
+        for (int64_t i = begin; i < end; i++)
+            ((uint64_t *)(void *)u->y)[i] =
+                unary_u64(u->kind, ((const uint64_t *)(const void *)u->x)[i], limit_u64(u->p), limit_u64(u->q));
+        break;
     default:
         UNARY_INT(int64_t);
         break;
     }
 }
 
+/* NaN, or infinite with a sign that counts. */
+static bool test(const unary_ctx *u, double x) {
+    if (u->kind == FRUGAL_U_ISNAN)
+        return x != x;
+    return (x == (double)INFINITY && u->q != 0) || (x == -(double)INFINITY && u->p != 0);
+}
+
 static void unary_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const unary_ctx *u = p;
     const float *xf = (const float *)(const void *)u->x;
     const double *xd = (const double *)(const void *)u->x;
+    float *yf = (float *)(void *)u->y;
     double *yd = (double *)(void *)u->y;
     (void)thread;
     if (u->kind == FRUGAL_U_COPY) {
@@ -172,14 +236,14 @@ static void unary_range(const void *p, int64_t begin, int64_t end, int32_t threa
     } else if (u->kind == FRUGAL_U_NOT) {
         for (int64_t i = begin; i < end; i++)
             u->y[i] = u->x[i] == 0;
-    } else if (u->kind == FRUGAL_U_ISNAN && u->dtype == FR_F32) {
+    } else if (unary_tests(u->kind)) {
         for (int64_t i = begin; i < end; i++)
-            u->y[i] = xf[i] != xf[i];
-    } else if (u->kind == FRUGAL_U_ISNAN) {
+            u->y[i] = test(u, u->dtype == FR_F32 ? (double)xf[i] : xd[i]);
+    } else if (u->dtype == FR_F32 && unary_in_double(u->kind)) {
         for (int64_t i = begin; i < end; i++)
-            u->y[i] = xd[i] != xd[i];
+            yf[i] = (float)unary_double(u->kind, (double)xf[i], (double)(float)u->p, (double)(float)u->q);
     } else if (u->dtype == FR_F32) {
-        u->isa->unary(u->kind, (float *)(void *)u->y + begin, xf + begin, end - begin, (float)u->p, (float)u->q);
+        u->isa->unary(u->kind, yf + begin, xf + begin, end - begin, (float)u->p, (float)u->q);
     } else if (u->dtype == FR_F64) {
         for (int64_t i = begin; i < end; i++)
             yd[i] = unary_double(u->kind, xd[i], u->p, u->q);
@@ -193,82 +257,6 @@ frugal_status fr_unary_run(const fr_call *c) {
                          c->in[0]->dtype, fr_attr_double(c, 1), fr_attr_double(c, 2)};
     fr_parallel(c, c->out[0]->n, u.kind == FRUGAL_U_COPY ? 4 * GRAIN : GRAIN / 4, unary_range, &u);
     return FRUGAL_OK;
-}
-
-/* ---- powers, without libm so that every machine gives the same bits ---- */
-
-/* x a finite normal or subnormal number > 0.  Relative error about 1e-15. */
-static double log_of(double x) {
-    uint64_t bits;
-    int64_t e = 0;
-    if (x < 0x1p-1022)
-        x *= 0x1p54, e = -54;
-    memcpy(&bits, &x, 8);
-    e += (int64_t)(bits >> 52) - 1023;
-    bits = (bits & ((UINT64_C(1) << 52) - 1)) | UINT64_C(1023) << 52;
-    double m;
-    memcpy(&m, &bits, 8);
-    if (m > 1.4142135623730951)
-        m *= 0.5, e++;
-    const double f = (m - 1) / (m + 1), s = f * f; /* log m = 2 atanh f, |f| < 0.172 */
-    double sum = 0;
-    for (int k = 23; k >= 1; k -= 2)
-        sum = sum * s + 1.0 / k;
-    return 2 * f * sum + (double)e * 0.69314718055994531;
-}
-
-static double exp_of(double x) {
-    if (x > 800)
-        return (double)INFINITY;
-    if (x < -800)
-        return 0;
-    const double n = rint(x * 1.4426950408889634), r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-    double sum = 1;
-    for (int k = 14; k >= 1; k--)
-        sum = 1 + sum * r / k;
-    /* Two factors, since 2^n alone can lie outside the normal numbers. */
-    const int64_t half = (int64_t)n / 2, rest = (int64_t)n - half;
-    const uint64_t b0 = (uint64_t)(half + 1023) << 52, b1 = (uint64_t)(rest + 1023) << 52;
-    double s0, s1;
-    memcpy(&s0, &b0, 8);
-    memcpy(&s1, &b1, 8);
-    return sum * s0 * s1;
-}
-
-static double power_of_int(double x, int64_t n) {
-    double r = 1;
-    for (uint64_t k = n < 0 ? (uint64_t)-n : (uint64_t)n; k > 0; k >>= 1, x *= x) {
-        if (k & 1)
-            r *= x;
-    }
-    return n < 0 ? 1 / r : r;
-}
-
-/* The special cases of IEEE 754 pow. */
-static double power(double x, double y) {
-    if (y == 0 || x == 1)
-        return 1;
-    if (x != x || y != y)
-        return x + y;
-    if (y == 0.5 && x >= 0)
-        return sqrt(x);
-    const bool whole = rint(y) == y, small = fabs(y) <= 64;
-    if (whole && small)
-        return power_of_int(x, (int64_t)y);
-    const bool odd = whole && fabs(y) < 0x1p53 && fmod(y, 2) != 0;
-    const double a = fabs(x);
-    double r;
-    if (a == 1)
-        r = 1;
-    else if (fabs(y) == (double)INFINITY)
-        r = (a > 1) == (y > 0) ? (double)INFINITY : 0;
-    else if (a == 0 || a == (double)INFINITY)
-        r = (a > 1) == (y > 0) ? (double)INFINITY : 0;
-    else if (x < 0 && !whole)
-        return (double)NAN;
-    else
-        r = exp_of(y * log_of(a));
-    return odd && signbit(x) ? -r : r;
 }
 
 /* ---- BINARY ---- */
@@ -297,6 +285,14 @@ typedef struct binary_ctx {
     LOOP(R, sa, sb, E)
 #define SLOW(R, E) LOOP(R, sa, sb, E)
 
+/* The remainder with the sign of the divisor, also when it is 0. */
+static double floored(double p, double q) {
+    const double r = fmod(p, q);
+    if (r == 0)
+        return copysign(r, q);
+    return (r < 0) != (q < 0) ? r + q : r;
+}
+
 #define ELEMENT float
 static void binary_f32(int kind, void *y, const float *a, const float *b, int64_t sa, int64_t sb, int64_t n) {
     switch (kind) {
@@ -313,9 +309,11 @@ static void binary_f32(int kind, void *y, const float *a, const float *b, int64_
     case FRUGAL_B_MAX:
         SLOW(float, p > q || p != p ? p : q);
     case FRUGAL_B_POW:
-        SLOW(float, power((double)p, (double)q));
+        SLOW(float, fr_d_pow((double)p, (double)q));
     case FRUGAL_B_FMOD:
         SLOW(float, fmodf(p, q));
+    case FRUGAL_B_MOD:
+        SLOW(float, floored((double)p, (double)q));
     case FRUGAL_B_EQUAL:
         SLOW(uint8_t, p == q);
     case FRUGAL_B_LESS:
@@ -348,9 +346,11 @@ static void binary_f64(int kind, void *y, const double *a, const double *b, int6
     case FRUGAL_B_MAX:
         SLOW(double, p > q || p != p ? p : q);
     case FRUGAL_B_POW:
-        SLOW(double, power(p, q));
+        SLOW(double, fr_d_pow(p, q));
     case FRUGAL_B_FMOD:
         SLOW(double, fmod(p, q));
+    case FRUGAL_B_MOD:
+        SLOW(double, floored(p, q));
     case FRUGAL_B_EQUAL:
         SLOW(uint8_t, p == q);
     case FRUGAL_B_LESS:
@@ -421,6 +421,16 @@ static int64_t pow_s(int64_t p, int64_t q) {
             SLOW(uint8_t, p > q);                                                                                                \
         case FRUGAL_B_GREATER_EQUAL:                                                                                             \
             SLOW(uint8_t, p >= q);                                                                                               \
+        case FRUGAL_B_BIT_AND:                                                                                                   \
+            SLOW(T, p & q);                                                                                                      \
+        case FRUGAL_B_BIT_OR:                                                                                                    \
+            SLOW(T, p | q);                                                                                                      \
+        case FRUGAL_B_BIT_XOR:                                                                                                   \
+            SLOW(T, p ^ q);                                                                                                      \
+        case FRUGAL_B_SHIFT_LEFT:                                                                                                \
+            SLOW(T, (uint64_t)q < 8 * sizeof(T) ? (uint64_t)p << (uint64_t)q : 0);                                               \
+        case FRUGAL_B_SHIFT_RIGHT:                                                                                               \
+            SLOW(T, (uint64_t)q < 8 * sizeof(T) ? (W)p >> (uint64_t)q : (W)p >> 63 >> 1);                                        \
         default:                                                                                                                 \
             break;                                                                                                               \
         }                                                                                                                        \
@@ -533,12 +543,13 @@ static frugal_status check_broadcast(const fr_call *c, int n) {
 frugal_status fr_binary_check(const fr_call *c) {
     const int t = c->in[0]->dtype, y = c->out[0]->dtype;
     const int64_t kind = c->attrs[0];
-    const bool logic = kind >= FRUGAL_B_AND, compare = kind >= FRUGAL_B_EQUAL && kind <= FRUGAL_B_GREATER_EQUAL;
+    const bool logic = kind >= FRUGAL_B_AND && kind <= FRUGAL_B_XOR,
+               compare = kind >= FRUGAL_B_EQUAL && kind <= FRUGAL_B_GREATER_EQUAL;
     FR_TRY(check_broadcast(c, 2));
     FR_DTYPE(c, t == c->in[1]->dtype, "both operands must have one data type");
     FR_DTYPE(c, y == (logic || compare ? FR_BOOL : t), "the output has another data type than this function gives");
     const bool known =
-        logic ? t == FR_BOOL : is_int(t) || (is_float(t) && kind != FRUGAL_B_MOD) || (t == FR_BOOL && kind == FRUGAL_B_EQUAL);
+        logic ? t == FR_BOOL : is_int(t) || (is_float(t) && kind < FRUGAL_B_BIT_AND) || (t == FR_BOOL && kind == FRUGAL_B_EQUAL);
     FR_DTYPE(c, known, "this function is not available for this data type");
     return FRUGAL_OK;
 }

@@ -86,7 +86,7 @@ frugal_status fr_linear_check(const fr_call *c) {
         FR_TRY(fr_same_shape(c, residual, y, 4));
     }
     const bool plain = act != FRUGAL_U_LEAKY_RELU && act != FRUGAL_U_CLIP && act != FRUGAL_U_NOT && act != FRUGAL_U_ELU &&
-                       act != FRUGAL_U_HARD_SIGMOID && act != FRUGAL_U_ISNAN;
+                       act != FRUGAL_U_HARD_SIGMOID && act < FRUGAL_U_ISNAN;
     FR_NEED(c, plain, FRUGAL_UNSUPPORTED, "this function cannot be fused into a linear");
     return FRUGAL_OK;
 }

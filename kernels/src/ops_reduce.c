@@ -33,8 +33,10 @@ frugal_status fr_reduce_check(const fr_call *c) {
     const fr_tensor *x = c->in[0], *y = c->out[0];
     const int64_t mask = c->attrs[1];
     FR_DTYPE(c, x->dtype == y->dtype, "input and output must have one data type");
-    FR_DTYPE(c, x->dtype == FR_F32 || x->dtype == FR_F64 || x->dtype == FR_I32 || x->dtype == FR_I64,
-             "a reduction is of float32, float64, int32 or int64");
+    const bool number = x->dtype == FR_F32 || x->dtype == FR_F64 || (x->dtype >= FR_U8 && x->dtype <= FR_I64) ||
+                        x->dtype == FR_U32 || x->dtype == FR_U64;
+    const bool logic = x->dtype == FR_BOOL && (c->attrs[0] == FRUGAL_R_MAX || c->attrs[0] == FRUGAL_R_MIN);
+    FR_DTYPE(c, number || logic, "a reduction is of float32, float64, integers of 8 bits and more, or a maximum of bool");
     FR_SHAPE(c, x->rank == y->rank && mask >> x->rank == 0, "the reduced axes are not all axes of the input");
     if (c->in[1])
         return check_late_axes(c);
@@ -152,9 +154,14 @@ static void reduce_cut(const fr_call *c, int64_t mask, reducer *r) {
 REDUCE_FLOAT(reduce_f32, float, fabsf, sqrtf)
 REDUCE_FLOAT(reduce_f64, double, fabs, sqrt)
 
-/* Integers wrap: sums run in unsigned arithmetic, which the order of lanes does not change. */
-#define REDUCE_INT(NAME, T, U, LOW, HIGH)                                                                                        \
-    static void NAME(const reducer *r, const T *x, T *y, int64_t at, int64_t n) {                                                \
+static double root(double v) { return v > 0 ? sqrt(v) : 0; }
+static int64_t mean_of(int64_t v, int64_t count) { return v / count; }
+static uint64_t mean_of_u64(uint64_t v, int64_t count) { return v / (uint64_t)count; }
+
+/* Integers wrap: sums run in unsigned arithmetic U, which the order of lanes does not change, and are numbers of type T; E: the
+ * elements; MAGNITUDE: of v, as U; MEAN: of v and a count. */
+#define REDUCE_INT(NAME, E, T, U, LOW, HIGH, MAGNITUDE, MEAN)                                                                    \
+    static void NAME(const reducer *r, const E *x, E *y, int64_t at, int64_t n) {                                                \
         int64_t index[FRUGAL_MAX_RANK] = {0};                                                                                    \
         U out[COLUMNS] = {0};                                                                                                    \
         switch (r->kind) {                                                                                                       \
@@ -168,7 +175,7 @@ REDUCE_FLOAT(reduce_f64, double, fabs, sqrt)
             REDUCE_BLOCK(U, 1, l * v, l * m);                                                                                    \
             break;                                                                                                               \
         case FRUGAL_R_L1:                                                                                                        \
-            REDUCE_BLOCK(U, 0, l + ((T)v < 0 ? 0 - v : v), l + m);                                                               \
+            REDUCE_BLOCK(U, 0, l + (MAGNITUDE), l + m);                                                                          \
             break;                                                                                                               \
         case FRUGAL_R_SUM_SQUARE:                                                                                                \
         case FRUGAL_R_L2:                                                                                                        \
@@ -180,16 +187,25 @@ REDUCE_FLOAT(reduce_f64, double, fabs, sqrt)
         }                                                                                                                        \
         for (int64_t j = 0; j < n; j++) {                                                                                        \
             const T v = (T)out[j];                                                                                               \
-            y[j] = r->kind == FRUGAL_R_MEAN ? (T)(r->count ? (int64_t)v / r->count : 0) : r->kind == FRUGAL_R_L2 ? root(v) : v;  \
+            y[j] = (E)(r->kind == FRUGAL_R_MEAN ? (T)MEAN(v, fr_max(1, r->count))                                                \
+                       : r->kind == FRUGAL_R_L2 ? (T)root((double)v)                                                             \
+                                                : v);                                                                            \
         }                                                                                                                        \
     }
-#define root(v) ((v) > 0 ? (int32_t)sqrt((double)(v)) : 0)
-REDUCE_INT(reduce_i32, int32_t, uint32_t, INT32_MIN, INT32_MAX)
-#undef root
-#define root(v) ((v) > 0 ? (int64_t)sqrt((double)(v)) : 0)
-REDUCE_INT(reduce_i64, int64_t, uint64_t, INT64_MIN, INT64_MAX)
-#undef root
+#define SIGNED ((int64_t)v < 0 ? 0 - v : v)
+#define SIGNED32 ((int32_t)v < 0 ? 0 - v : v)
+REDUCE_INT(reduce_i8, int8_t, int32_t, uint32_t, INT8_MIN, INT8_MAX, SIGNED32, mean_of)
+REDUCE_INT(reduce_u8, uint8_t, int64_t, uint64_t, 0, UINT8_MAX, v, mean_of)
+REDUCE_INT(reduce_i16, int16_t, int32_t, uint32_t, INT16_MIN, INT16_MAX, SIGNED32, mean_of)
+REDUCE_INT(reduce_u16, uint16_t, int64_t, uint64_t, 0, UINT16_MAX, v, mean_of)
+REDUCE_INT(reduce_i32, int32_t, int32_t, uint32_t, INT32_MIN, INT32_MAX, SIGNED32, mean_of)
+REDUCE_INT(reduce_u32, uint32_t, int64_t, uint64_t, 0, UINT32_MAX, v, mean_of)
+REDUCE_INT(reduce_i64, int64_t, int64_t, uint64_t, INT64_MIN, INT64_MAX, SIGNED, mean_of)
+REDUCE_INT(reduce_u64, uint64_t, uint64_t, uint64_t, 0, UINT64_MAX, v, mean_of_u64)
 
+#define REDUCE(NAME, T)                                                                                                          \
+    reduce_##NAME(r, (const T *)(const void *)x->data, (T *)(void *)y, at, n);                                                   \
+    break
 /* Blocks of COLUMNS outputs. */
 static void reduce_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const reducer *r = p;
@@ -206,17 +222,26 @@ static void reduce_range(const void *p, int64_t begin, int64_t end, int32_t thre
         }
         switch (x->dtype) {
         case FR_F32:
-            reduce_f32(r, (const float *)(const void *)x->data, (float *)(void *)y, at, n);
-            break;
+            REDUCE(f32, float);
         case FR_F64:
-            reduce_f64(r, (const double *)(const void *)x->data, (double *)(void *)y, at, n);
-            break;
+            REDUCE(f64, double);
+        case FR_I8:
+            REDUCE(i8, int8_t);
+        case FR_U8:
+        case FR_BOOL:
+            REDUCE(u8, uint8_t);
+        case FR_I16:
+            REDUCE(i16, int16_t);
+        case FR_U16:
+            REDUCE(u16, uint16_t);
         case FR_I32:
-            reduce_i32(r, (const int32_t *)(const void *)x->data, (int32_t *)(void *)y, at, n);
-            break;
+            REDUCE(i32, int32_t);
+        case FR_U32:
+            REDUCE(u32, uint32_t);
+        case FR_U64:
+            REDUCE(u64, uint64_t);
         default:
-            reduce_i64(r, (const int64_t *)(const void *)x->data, (int64_t *)(void *)y, at, n);
-            break;
+            REDUCE(i64, int64_t);
         }
     }
 }
