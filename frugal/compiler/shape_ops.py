@@ -12,7 +12,7 @@ import numpy as np
 from . import dims
 from .dims import Dim, Expr
 from .ir import FROM_NUMPY, INTEGERS, NUMPY, Binary, DType, Op, Reduce, Tensor, elements
-from .lower import SYM_LIMIT, Node, op, show
+from .lower import SYM_LIMIT, Node, op, show, type_name
 
 FAR = 1 << 31  # a slice bound beyond this means "to the end"
 SIZE_TYPES = (DType.INT64, DType.INT32)

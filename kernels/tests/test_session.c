@@ -209,6 +209,26 @@ static double naive_unary(int kind, double x, double p, double q) {
         return fmin(1, fmax(0, p * x + q));
     case FRUGAL_U_HARD_SWISH:
         return x * fmin(1, fmax(0, x / 6 + 0.5));
+    case FRUGAL_U_TAN:
+        return tan(x);
+    case FRUGAL_U_ASIN:
+        return asin(x);
+    case FRUGAL_U_ACOS:
+        return acos(x);
+    case FRUGAL_U_ATAN:
+        return atan(x);
+    case FRUGAL_U_SINH:
+        return sinh(x);
+    case FRUGAL_U_COSH:
+        return cosh(x);
+    case FRUGAL_U_ASINH:
+        return asinh(x);
+    case FRUGAL_U_ACOSH:
+        return acosh(x);
+    case FRUGAL_U_ATANH:
+        return atanh(x);
+    case FRUGAL_U_SHRINK:
+        return x < -p ? x + q : x > p ? x - q : 0;
     default:
         return NAN;
     }
@@ -216,7 +236,7 @@ static double naive_unary(int kind, double x, double p, double q) {
 
 static void test_unary(void) {
     for (int kind = 0; kind < FRUGAL_UNARY_COUNT; kind++) {
-        if (kind == FRUGAL_U_NOT || kind == FRUGAL_U_ISNAN)
+        if (kind == FRUGAL_U_NOT || (kind >= FRUGAL_U_ISNAN && kind <= FRUGAL_U_ISINF))
             continue;
         const int n = 1 + (int)(random_bits() % 70);
         float *in = floats(n), *out = aligned((size_t)n * 4);
@@ -262,6 +282,34 @@ static void test_unary_types(void) {
     CHECK(not[0] == 0 && not[1] == 1 && not[2] == 0);
     CHECK(root[0] == 2 && root[1] == 0);
     CHECK(nan[0] == 1 && nan[1] == 0);
+}
+
+/* float16, float8 and 4 bits through CAST, CONVERT and BIT_CAST; a uint64 and a bool reduction; shifts. */
+static void test_small_types(void) {
+    pb *b = pb_new();
+    float in[4] = {1.0f, -448.0f, 1e6f, 0.3f};
+    uint8_t f8[4], limited[4], i4[4], u4[4], flag[1], shifted[2], by[2] = {1, 9}, bits[2] = {0x81, 0xff}, tests[4];
+    const int32_t x = pb_input(b, FR_F32, PB_LIST(4)), s = pb_input(b, FR_U8, PB_LIST(2)), d = pb_input(b, FR_U8, PB_LIST(2));
+    const int32_t y0 = pb_output(b, FR_F8E4M3FN, PB_LIST(4)), y1 = pb_output(b, FR_F8E4M3FN, PB_LIST(4)),
+                  y2 = pb_output(b, FR_I4, PB_LIST(4)), y3 = pb_output(b, FR_U4, PB_LIST(4)),
+                  y4 = pb_output(b, FR_BOOL, PB_LIST(1)), y5 = pb_output(b, FR_U8, PB_LIST(2)),
+                  y6 = pb_output(b, FR_BOOL, PB_LIST(4));
+    pb_step(b, FRUGAL_OP_CAST, PB_LIST(x), PB_LIST(y0), PB_NONE);
+    pb_step(b, FRUGAL_OP_CONVERT, PB_LIST(x), PB_LIST(y1), PB_LIST(0, 0));
+    pb_step(b, FRUGAL_OP_CAST, PB_LIST(x), PB_LIST(y2), PB_NONE);
+    pb_step(b, FRUGAL_OP_BIT_CAST, PB_LIST(y2), PB_LIST(y3), PB_NONE);
+    pb_step(b, FRUGAL_OP_UNARY, PB_LIST(x), PB_LIST(y6), PB_LIST(FRUGAL_U_ISINF, pb_float(1), pb_float(1)));
+    pb_step(b, FRUGAL_OP_REDUCE, PB_LIST(y6), PB_LIST(y4), PB_LIST(FRUGAL_R_MAX, 1));
+    pb_step(b, FRUGAL_OP_BINARY, PB_LIST(d, s), PB_LIST(y5), PB_LIST(FRUGAL_B_SHIFT_LEFT));
+    io t = {.dims = {4, 2, 2},
+            .in = {in, by, bits},
+            .out = {f8, limited, i4, u4, flag, shifted, tests},
+            .out_bytes = {4, 4, 4, 4, 1, 2, 4}};
+    CHECK(run_plan(b, &t) == FRUGAL_OK);
+    CHECK(f8[0] == 0x38 && f8[1] == 0xfe && f8[2] == 0x7e && f8[3] == 0x2a);
+    CHECK(limited[1] == 0xfe && limited[2] == 0x7f);
+    CHECK(i4[0] == 1 && i4[1] == 0 && i4[2] == 0 && u4[0] == 1); /* modulo 16 */
+    CHECK(tests[0] == 0 && flag[0] == 0 && shifted[0] == 2 && shifted[1] == 0);
 }
 
 static double naive_binary(int kind, double a, double b) {
@@ -1546,6 +1594,7 @@ int main(int argc, char **argv) {
     seed_dir = argc > 1 ? argv[1] : NULL;
     test_unary();
     test_unary_types();
+    test_small_types();
     test_binary();
     test_binary_int();
     test_binary_types();
