@@ -30,13 +30,13 @@ def window_padding(padding: int, size: int, kernel: int, stride: int, dilation: 
 
 def window(
     o: Op, x: Tensor, padding: int, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The attributes that Conv and the pools share. x: [N, space.., C]."""
     if min(*kernel, *strides, *dilations) < 1:
         raise InvalidModel(f"kernel {list(kernel)}, strides {list(strides)}, dilations {list(dilations)}: want 1 or more")
     if padding not in (SAME, VALID):
         raise InvalidModel(f"padding {padding}, want 0 (SAME) or 1 (VALID)")
-    attributes: dict[str, object] = {"kernel_shape": list(kernel), "strides": list(strides)}
+    attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides)}
     if any(d != 1 for d in dilations):
         attributes["dilations"] = list(dilations)
     space = x.shape[1:-1]
@@ -158,7 +158,7 @@ def transpose_conv(o: Op) -> None:
         # VALID may ask for less than the full size: what lies beyond is cut off, here by padding at the end.
         pads.append((total // 2, total - total // 2 - min(more, 0)))
         extra.append(max(more, 0))
-    attributes: dict[str, object] = {"kernel_shape": kernel, "strides": strides}
+    attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": strides}
     if any(map(any, pads)):
         attributes["pads"] = [p[0] for p in pads] + [p[1] for p in pads]
     if any(extra):
@@ -201,7 +201,7 @@ def pool(o: Op) -> None:
     o.c.put_real(y, value, first, activation)
 
 
-def integer_average(o: Op, x: Tensor, y: Tensor, attributes: dict[str, object], count: int, activation: str) -> None:
+def integer_average(o: Op, x: Tensor, y: Tensor, attributes: dict[str, Any], count: int, activation: str) -> None:
     """The mean of the integers, halves rounded away from 0 as TFLite does: ties are frequent, and what follows amplifies them.
 
     The integers are averaged as they are (scale 1, zero point 0), and QuantizeLinear's scale is a little below 1: q / (1 - e) =
@@ -215,7 +215,7 @@ def integer_average(o: Op, x: Tensor, y: Tensor, attributes: dict[str, object], 
     value = c.graph.node("DequantizeLinear", [c.raw(x, first), c.scalar(1.0), zero], c.node_name(f"{name}/DequantizeLinear"))[0]
     value = o.node("AveragePool", [value], main=True, **attributes)
     value = clamp_integers(o, value, y, activation, np.float32)
-    inputs = [value, c.constant("const/round_away", np.float32(1 - nudge), ("round away", nudge)), zero]
+    inputs = [value, c.constant("const/round_away", np.array(1 - nudge, np.float32), ("round away", nudge)), zero]
     c.put(y, c.graph.node("QuantizeLinear", inputs, c.node_name(f"{name}/QuantizeLinear"))[0], first)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,20 @@ from ..graph import IR_VERSION
 from ..onnxfile import OutTensor
 from .reader import BFLOAT16, MALFORMED, RESOURCE, Model, Operator, Subgraph, Tensor
 
+if TYPE_CHECKING:
+    from .state import Variable
+
 Perm = tuple[int, ...]
 Handler = Callable[["Op"], None]
 HANDLERS: dict[str, Handler] = {}
 HANDLER_MODULES = ("conv", "dense", "elementwise", "activation", "shape", "reduce", "state", "recurrent")
 ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
-CLAMPS = {"RELU": (0.0, None), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0), "RELU_0_TO_1": (0.0, 1.0)}
+CLAMPS: dict[str, tuple[float | None, float | None]] = {
+    "RELU": (0.0, None),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU6": (0.0, 6.0),
+    "RELU_0_TO_1": (0.0, 1.0),
+}
 MAX_NODES = 200_000
 
 
@@ -111,7 +119,8 @@ class Converter:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.state: dict[str, dict[str, Any]] = {}  # NAME -> what the metadata says of it
-        self.variables: dict[str, Any] = {}
+        self.variables: dict[str, Variable] = {}
+        self.handles: dict[int, str] = {}  # tensor of a VAR_HANDLE -> its variable
         self.node_names: set[str] = set()
         self.names = self.tensor_names()
         self.graph = Graph({*self.names})
@@ -237,7 +246,8 @@ class Converter:
     def suffix(perm: Perm) -> str:
         if perm == identity(len(perm)):
             return ""
-        return {(0, 3, 1, 2): "/nchw", (3, 0, 1, 2): "/oihw"}.get(perm, "/" + "".join(map(str, perm)))
+        named: dict[Perm, str] = {(0, 3, 1, 2): "/nchw", (3, 0, 1, 2): "/oihw"}
+        return named.get(perm, "/" + "".join(map(str, perm)))
 
     def node_name(self, name: str) -> str:
         """A node name that no other node has."""

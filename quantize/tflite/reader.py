@@ -270,10 +270,12 @@ class Reader:
             code = self.root.OperatorCodes(o.OpcodeIndex())
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
             custom = self.text(code.CustomCode())
-            lists = [self.ints(o, name) for name in ("Inputs", "Outputs", "Intermediates")]
+            inputs, outputs, middle = (self.ints(o, name) for name in ("Inputs", "Outputs", "Intermediates"))
             kind = self.kinds.get(number, f"number {number}")
-            tables = o.BuiltinOptionsType(), o.BuiltinOptions(), o.BuiltinOptions2Type(), o.BuiltinOptions2()
-            made = Operator(index, kind, custom, code.Version(), *lists, *tables)
+            kinds = o.BuiltinOptionsType(), o.BuiltinOptions2Type()
+            tables = o.BuiltinOptions(), o.BuiltinOptions2()
+            version = code.Version()
+            made = Operator(index, kind, custom, version, inputs, outputs, middle, kinds[0], tables[0], kinds[1], tables[1])
         for i in made.inputs + made.outputs + made.intermediates:
             if not -1 <= i < tensors:
                 raise self.fail(f"{what} {kind}", f"refers to tensor {i} of {tensors}")

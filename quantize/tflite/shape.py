@@ -56,7 +56,7 @@ def squeeze_unknown(o: Op, x: Tensor, y: Tensor, raw: bool) -> None:
 def transpose(o: Op) -> None:
     """No node: the output is the input in another order of axes; a Transpose appears where a reader wants it (rule 1)."""
     x, y = o.input(0), o.output()
-    order = [checked_axis(a, x.rank) for a in o.const_ints(1, "the permutation")]
+    order = tuple(checked_axis(a, x.rank) for a in o.const_ints(1, "the permutation"))
     if sorted(order) != list(range(x.rank)) or y.rank != x.rank:
         raise InvalidModel(f"{order} is no permutation of {x.rank} axes")
     if not o.moving([x], [y]):

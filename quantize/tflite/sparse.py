@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .reader import Reader, Tensor
 
 DENSE, SPARSE_CSR = 0, 1
+MAX_BYTES = 256 << 20  # that the indices may take while a tensor is made dense
 VECTORS = {1: "Int32Vector", 2: "Uint16Vector", 3: "Uint8Vector"}
 
 
@@ -29,17 +30,12 @@ def densify(reader: Reader, t: Tensor, values: NDArray[Any]) -> NDArray[Any]:
     if levels != len(order) or sorted(order) != list(range(rank + len(blocks))) or any(not 0 <= b < rank for b in blocks):
         raise reader.fail(t, f"sparsity: traversal {order}, block map {blocks}, {levels} levels for rank {rank}")
     cells = np.zeros((1, 0), np.int64)  # indices so far, a row a cell
-    sizes = [0] * levels
-    limit = values.size
+    sizes: dict[int, int] = {}
     for level in range(levels):
         d = s.DimMetadata(level)
         if d.Format() == DENSE:
             size = d.DenseSize()
-            if (
-                size < 1
-                or cells.shape[0] * size > max(limit, 1) * 4096
-                or cells.shape[0] * size > reader.constants_left + (1 << 26)
-            ):
+            if size < 1 or 8 * levels * cells.shape[0] * size > MAX_BYTES:
                 raise reader.fail(t, f"sparsity: dense level {level} of size {size}")
             parent, index = np.repeat(np.arange(cells.shape[0]), size), np.tile(np.arange(size), cells.shape[0])
         elif d.Format() == SPARSE_CSR:
@@ -52,10 +48,10 @@ def densify(reader: Reader, t: Tensor, values: NDArray[Any]) -> NDArray[Any]:
         else:
             raise UnsupportedOperator(f"{reader.path}: {t}: sparsity format {d.Format()}")
         cells = np.concatenate([cells[parent], index[:, None]], axis=1)
-        sizes[level] = int(d.DenseSize())
+        sizes[order[level]] = d.DenseSize()
     if cells.shape[0] > values.size:
         raise reader.fail(t, f"sparsity: {cells.shape[0]} elements, its buffer has {values.size}")
-    return scatter(reader, t, cells, order, blocks, values[: cells.shape[0]], block_sizes(s, order, rank))
+    return scatter(reader, t, cells, order, blocks, values[: cells.shape[0]], sizes)
 
 
 def vector(schema: Any, kind: int, table: Any) -> NDArray[np.int64]:
@@ -63,11 +59,6 @@ def vector(schema: Any, kind: int, table: Any) -> NDArray[np.int64]:
     typed = getattr(schema, VECTORS[kind])()
     typed.Init(table.Bytes, table.Pos)
     return np.array(typed.ValuesAsNumpy() if typed.ValuesLength() else [], np.int64)
-
-
-def block_sizes(s: Any, order: list[int], rank: int) -> dict[int, int]:
-    """Size of each block dimension (traversal entries from `rank` up)."""
-    return {dim: int(s.DimMetadata(level).DenseSize()) for level, dim in enumerate(order) if dim >= rank}
 
 
 def scatter(

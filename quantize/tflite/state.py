@@ -45,15 +45,15 @@ def var_handle(o: Op) -> None:
     """No node: remembers which variable the handle means."""
     name = variable_name(o.c, o.operator)
     o.c.variables.setdefault(name, Variable(name))
-    o.c.variables[("handle", o.output().index)] = name  # type: ignore[index]
+    o.c.handles[o.output().index] = name
 
 
 def variable(o: Op) -> Variable:
     """The variable that input 0 is a handle of."""
-    name = o.c.variables.get(("handle", o.input(0).index))  # type: ignore[call-overload]
+    name = o.c.handles.get(o.input(0).index)
     if name is None:
         raise InvalidModel(f"input 0, {o.input(0)}, is not the handle of a variable")
-    return o.c.variables[name]  # type: ignore[no-any-return]
+    return o.c.variables[name]
 
 
 @op("READ_VARIABLE")
@@ -136,7 +136,7 @@ def keep_state(o: Op, t: Tensor, value: str) -> None:
 
 def finish(c: Converter) -> None:
     """Graph outputs for all variables, and their description for the metadata."""
-    for v in [v for v in c.variables.values() if isinstance(v, Variable)]:
+    for v in c.variables.values():
         if not v.input and v.holder is None:
             continue
         t = v.holder or v.tensor

@@ -242,6 +242,29 @@ def test_int4_weights(tmp_path: Path) -> None:
     assert_close(onnx_runs(path, onnxruntime_session(path, True), case.feeds), want, case)
 
 
+@pytest.mark.parametrize("blocked", [False, True])
+def test_sparse_weights(tmp_path: Path, blocked: bool) -> None:
+    """[4, 8], two rows with a few elements; or blocks of [1, 4]."""
+    m = Maker(np.random.default_rng(1))
+    dense = np.zeros((4, 8), np.float32)
+    if blocked:
+        dense[0, 4:], dense[3, :4] = [1, 2, 3, 4], [5, 6, 7, 8]
+        stored, sparsity = np.arange(1, 9), ([0, 1, 2], [1], [4, ([0, 1, 1, 1, 2], [1, 0]), 4])
+    else:
+        dense[0, 3], dense[0, 7], dense[2, 1] = 1, 2, 3
+        stored, sparsity = np.arange(1, 4), ([0, 1], [], [4, ([0, 2, 2, 3, 3], [3, 7, 1])])
+    x, y = m.input((3, 8)), m.tensor((3, 4))
+    w = m.tensor(data=stored.astype(np.float32), sparsity=sparsity)
+    m.tensors[w]["shape"] = [4, 8]
+    full = m.tensor((4, 8))
+    m.op("DENSIFY", [w], [full])
+    m.op("FULLY_CONNECTED", [x, full, -1], [y], "FullyConnectedOptions")
+    case = m.case(y)
+    path = exported(tmp_path, case.model)
+    want = [[f["t0"] @ dense.T] for f in case.feeds]
+    assert_close(onnx_runs(path, onnxruntime_session(path, True), case.feeds), want, case)
+
+
 def test_state_in_the_metadata(tmp_path: Path) -> None:
     case = golden.made("variables")
     proto = onnx.load(exported(tmp_path, case.model))

@@ -54,6 +54,7 @@ class Writer:
         name: str | None = None,
         variable: bool = False,
         signature: Any = None,
+        sparsity: Any = None,
     ) -> int:
         """A tensor; a constant when data is given (its shape is then the data's)."""
         buffer = 0
@@ -78,6 +79,7 @@ class Writer:
                 "axis": axis,
                 "variable": variable,
                 "signature": signature,
+                "sparsity": sparsity,
             }
         )
         return index
@@ -148,7 +150,22 @@ class Writer:
             fields["IsVariable"] = True
         if t["signature"] is not None:
             fields["ShapeSignature"] = list(t["signature"])
+        if t["sparsity"] is not None:
+            fields["Sparsity"] = self.write_sparsity(*t["sparsity"])
         return self.table("Tensor", **fields)
+
+    def write_sparsity(self, order: list[int], blocks: list[int], levels: list[Any]) -> int:
+        """levels: an int is a dense level of that size, a pair (segments, indices) a compressed one."""
+        made = []
+        for level in levels:
+            fields = {"Format": 0, "DenseSize": level}
+            if not isinstance(level, int):
+                tables = [self.table("Int32Vector", Values=list(v)) for v in level]
+                fields = {"Format": 1, "ArraySegmentsType": 1, "ArraySegments": tables[0]}
+                fields |= {"ArrayIndicesType": 1, "ArrayIndices": tables[1]}
+            made.append(self.table("DimensionMetadata", **fields))
+        metadata = self.offsets(tflite.SparsityParametersStartDimMetadataVector, made)
+        return self.table("SparsityParameters", TraversalOrder=order, BlockMap=blocks, DimMetadata=metadata)
 
     def write_op(self, o: dict[str, Any]) -> int:
         fields = {"OpcodeIndex": o["code"], "Inputs": o["inputs"], "Outputs": o["outputs"]}
