@@ -257,6 +257,7 @@ class Lowering:
     def __init__(self, source: Source, activations: str) -> None:
         self.source = source
         self.activations = activations
+        self.keep_float: set[Tensor] = set()  # left operands of products whose weights stay float
         self.graph = Graph()
         self.values: dict[str, Tensor] = {}
         self.initializers = {t.name: t for t in source.model.graph.initializer}

@@ -11,14 +11,15 @@ from .lower import MICROSOFT, Node, op, show, type_name
 from .math_ops import binary
 from .pack import BLOCK
 from .types_ops import bits
+from .wide_codes import WIDE, dequantize_wide, quantize_wide
 
 
 # ---- products ----
-def weight_of(node: Node, x: Tensor, n_axis: int) -> Weight:
-    """A constant 2-D right operand as a weight [n, k]; n_axis says which of its axes is n."""
+def weight_of(node: Node, x: Tensor, n_axis: int, keep_float: bool = False) -> Weight:
+    """A constant 2-D right operand as a weight [n, k]; n_axis says which of its axes is n. keep_float: never as codes."""
     quant = x.quant
     n, k = x.value_shape[n_axis], x.value_shape[1 - n_axis]
-    if quant is not None and node.lowering.activations != "float":
+    if quant is not None and node.lowering.activations != "float" and not keep_float:
         oriented = quant if n_axis == 0 else quant.transposed((1, 0))
         made = int8_weight(oriented, n, k) or int4_weight(oriented, n, k)
         if made is not None:
@@ -82,7 +83,7 @@ def linear(node: Node, x: Tensor, w: Tensor, n_axis: int) -> Tensor:
     k, n = w.shape[1 - n_axis], w.shape[n_axis]
     if isinstance(x.shape[-1], int) and x.shape[-1] != k:
         raise node.fail(f"inner dimensions differ: {show(x.shape)} and {show(w.shape)}")
-    weight = weight_of(node, w, n_axis)
+    weight = weight_of(node, w, n_axis, keep_float=x in node.lowering.keep_float)
     packed = node.tensor(DType.INT8 if weight.layout == Layout.W8_P16 else DType.FLOAT, (n, k), w.name)
     packed.dtype = {Layout.W8_P16: DType.INT8, Layout.W4_P16: DType.UINT8}.get(weight.layout, DType.FLOAT)
     packed.weight, packed.layout = weight, weight.layout
@@ -217,9 +218,11 @@ def quantize_linear(node: Node) -> Tensor:
     x, scale, zero = node.get(0), node.get(1), node.optional(2)
     node.floats(x, scale)
     dtype = zero.dtype if zero is not None else (node.attr("output_dtype", 0) or DType.UINT8)
-    if dtype not in (DType.INT8, DType.UINT8):
-        raise node.unsupported("quantization to other types than int8 and uint8 at run time")
+    if dtype not in (DType.INT8, DType.UINT8, *WIDE):
+        raise node.unsupported("quantization to other types than integers of 8 or 16 bits at run time")
     axis, block = quantized_axis(node, x, scale)
+    if dtype in WIDE:
+        return quantize_wide(node, x, scale, zero, dtype, axis, block)
     return node.emit(Op.QUANTIZE, [x, scale, zero], dtype, x.shape, axis, block)
 
 
@@ -230,9 +233,11 @@ def dequantize_linear(node: Node) -> Tensor:
         raise node.unsupported("results other than float32; put a Cast to float32 before the scale")
     node.floats(scale)
     known = x.const is not None and scale.const is not None and (zero is None or zero.const is not None)
-    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32) and not (known and x.dtype in (DType.INT4, DType.UINT4)):
+    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32, *WIDE) and not (known and x.dtype in (DType.INT4, DType.UINT4)):
         raise node.unsupported(f"dequantization of {DType(x.dtype).name.lower()}")
     axis, block = quantized_axis(node, x, scale)
+    if x.dtype in WIDE:
+        return dequantize_wide(node, x, scale, zero, axis, block)
     if not known:
         return node.emit(Op.DEQUANTIZE, [x, scale, zero], DType.FLOAT, x.shape, axis, block)
     assert x.const is not None and scale.const is not None
