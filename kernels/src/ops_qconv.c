@@ -332,6 +332,7 @@ static void run_group(const conv_job *j, fr_qconv *q, uint8_t *scratch, int64_t 
     const int64_t panels = group * fr_ceil_div(v->og, FR_PANEL), rows = fr_min(v->rows, v->oh - y0);
     const uint8_t *from = x->data + image * v->h * v->w * v->ch + (v->depth ? 0 : group * v->cg);
     q->pixels = rows * v->ow;
+    q->row = v->ow == 1 ? q->pixels : v->ow; /* pixels below each other lie as regularly */
     if (v->direct)
         q->codes = from + y0 * v->ch;
     else
@@ -369,7 +370,6 @@ static void conv_range(const void *p, int64_t begin, int64_t end, int32_t thread
                   .high = (int32_t)a[14],
                   .small = j->small,
                   .scratch = scratch + j->at.own,
-                  .row = v->ow,
                   .columns = v->depth && v->kh <= 4 && v->kw == 3 && v->kh >= 3 ? v->dw * v->cg : 0};
     place_pixels(v, pixel);
     place_runs(v, run);

@@ -654,16 +654,14 @@ INLINE void qconv_tile(const fr_qconv *q, const rounding *r, const int16_t *w, i
     for (int64_t run = 0; run < q->runs; run++) {
         int64_t k = q->run[run], end = k + 4 * q->quads;
         do {
-            UNROLL for (int h = 0; h < 2; h++) {
-                const vi w0 = LD(w + 32 * h), w1 = LD(w + 32 * h + 16);
-                UNROLL for (int m = 0; m < M; m++) {
-                    const vi code = bc4(x[m] + k + 2 * h);
-                    MAC(s0[m], w0, code);
-                    MAC(s1[m], w1, code);
-                }
+            const vi w0 = LD(w), w1 = LD(w + 16);
+            UNROLL for (int m = 0; m < M; m++) {
+                const vi code = bc4(x[m] + k);
+                MAC(s0[m], w0, code);
+                MAC(s1[m], w1, code);
             }
-            w += 64;
-            k += 4;
+            w += 32;
+            k += 2;
         } while (k < end);
     }
     put_sums(q, r, s0, s1, i, c, M);
@@ -779,26 +777,42 @@ static void qdepth_pixel(const qdepth_job *d, int64_t i) {
     qdepth_put(d, s0, s1, i);
 }
 
+/* A row of pixels from i on; step: see qdepth_columns, 0 for kernels of another form. */
+static void qdepth_row(const qdepth_job *d, int64_t i, int step) {
+    const int64_t end = i + d->q->row;
+    if (step == 1) {
+        for (; i + 4 <= end; i += 4) {
+            qdepth_columns(d, i, 1, 4);
+        }
+        if (i + 2 <= end) {
+            qdepth_columns(d, i, 1, 2);
+            i += 2;
+        }
+        if (i < end) {
+            qdepth_columns(d, i, 1, 1);
+        }
+    } else if (step == 2) {
+        for (; i + 2 <= end; i += 2) {
+            qdepth_columns(d, i, 2, 2);
+        }
+        if (i < end) {
+            qdepth_columns(d, i, 2, 1);
+        }
+    } else {
+        for (; i < end; i++) {
+            qdepth_pixel(d, i);
+        }
+    }
+}
+
 static void qdepth(const fr_qconv *q) {
     qdepth_job d;
     const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
     const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
     for (int64_t channel = 0; channel < q->n; channel += 16) {
         qdepth_open(&d, q, channel);
-        for (int64_t i = 0; i < q->pixels;) {
-            const int64_t left = q->row - i % q->row;
-            if (step == 1 && left >= 4) {
-                qdepth_columns(&d, i, 1, 4);
-                i += 4;
-            } else if (step == 1 && left >= 2) {
-                qdepth_columns(&d, i, 1, 2);
-                i += 2;
-            } else if (step == 2 && left >= 2) {
-                qdepth_columns(&d, i, 2, 2);
-                i += 2;
-            } else {
-                qdepth_pixel(&d, i++);
-            }
+        for (int64_t i = 0; i < q->pixels; i += q->row) {
+            qdepth_row(&d, i, step);
         }
     }
 }

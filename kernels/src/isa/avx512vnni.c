@@ -630,8 +630,17 @@ INLINE void put_sums(const fr_qconv *q, const rounding *r, const int32_t *params
     }
 }
 
-/* A tile's sums, s[c M + m] of panel p + c and pixel i + m, where bytes come out and products fit int32: four vectors at a time,
- * M = 1 aside. */
+/* The sums of a tile, s[c M + m] of panel p + c and pixel i + m, whatever comes out. */
+static __attribute__((noinline)) void put_any(const fr_qconv *q, const rounding *r, const vi *s, int64_t i, int64_t p, int P,
+                                              int M) {
+    for (int c = 0; c < P; c++) {
+        for (int m = 0; m < M; m++) {
+            put_sums(q, r, q->params + (p + c) * FR_QPARAMS, s[c * M + m], i + m, p + c);
+        }
+    }
+}
+
+/* The same where bytes come out and products fit int32: four vectors at a time. */
 INLINE void put_small(const fr_qconv *q, const rounding *r, const vi *s, int64_t i, int64_t p, const int P, const int M) {
     const int64_t left = q->n - 16 * (p + P - 1); /* channels of the last panel */
     const __mmask64 mask = left >= 16 ? ~(__mmask64)0 >> (64 - 16 * P) : ~(__mmask64)0 >> (80 - 16 * P - left);
@@ -665,52 +674,53 @@ INLINE void put_small(const fr_qconv *q, const rounding *r, const vi *s, int64_t
     }
 }
 
-/* P panels from p on x M pixels from i on. */
-INLINE void qconv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t p, const int P, const int M, int fast) {
+/* P panels from p on x M pixels from i on, which lie step codes apart. */
+INLINE void qconv_tile(const fr_qconv *q, const rounding *r, int64_t i, int64_t p, int64_t step, int fast, const int P,
+                       const int M) {
     const int64_t panel = q->runs * q->quads * 64;
     const int32_t *params = q->params + p * FR_QPARAMS;
     rows w = rows_of(q->w + p * panel, panel, P);
-    const uint8_t *x[8];
-    vi s[32];
-    UNROLL for (int m = 0; m < M; m++) { x[m] = (const uint8_t *)q->codes + q->pixel[i + m]; }
+    vi s[24];
     UNROLL for (int c = 0; c < P * M; c++) { s[c] = LD(params + c / M * FR_QPARAMS); }
     for (int64_t run = 0; run < q->runs; run++) {
-        int64_t k = q->run[run], end = k + 4 * q->quads;
+        rows x = rows_of((const uint8_t *)q->codes + q->pixel[i] + q->run[run], step, M);
+        int64_t k = q->quads;
         do {
             vi weight[4];
             UNROLL for (int c = 0; c < P; c++) { weight[c] = LD(row(&w, c, 0)); }
             UNROLL for (int m = 0; m < M; m++) {
-                const vi code = bc4(x[m] + k);
+                const vi code = bc4(row(&x, m, 0));
                 UNROLL for (int c = 0; c < P; c++) {
                     s[c * M + m] = _mm512_dpbusd_epi32(s[c * M + m], code, weight[c]);
                     KEEP(s[c * M + m]);
                 }
             }
             rows_add(&w, 64, P);
-            k += 4;
-        } while (k < end);
+            rows_add(&x, 4, M);
+        } while (--k > 0);
     }
     if (fast) {
         put_small(q, r, s, i, p, P, M);
-        return;
-    }
-    UNROLL for (int m = 0; m < M; m++) {
-        UNROLL for (int c = 0; c < P; c++) { put_sums(q, r, params + c * FR_QPARAMS, s[c * M + m], i + m, p + c); }
+    } else { /* a copy, or the sums would live in memory all along */
+        vi t[24];
+        UNROLL for (int c = 0; c < P * M; c++) { t[c] = s[c]; }
+        put_any(q, r, t, i, p, P, M);
     }
 }
 
-/* All pixels of P panels, by tiles of at most W. */
+/* All pixels of P panels, by tiles of at most W of one row. */
 INLINE void qconv_panels(const fr_qconv *q, const rounding *r, int64_t p, const int P, const int W) {
     const int fast = q->small && !q->window && (q->dtype == 2 || q->dtype == 3);
+    const int64_t step = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0;
     for (int64_t i = 0, n; i < q->pixels; i += n) {
-        n = even(q->pixels - i, W);
+        n = even(q->row - i % q->row, W);
+        switch (n) {
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            qconv_tile(q, r, i, p, P, N, fast);                                                                                  \
+            qconv_tile(q, r, i, p, step, fast, P, N);                                                                            \
         }                                                                                                                        \
         break;
-        switch (n) {
             CASE(1)
             CASE(2)
             CASE(3)
@@ -719,8 +729,8 @@ INLINE void qconv_panels(const fr_qconv *q, const rounding *r, int64_t p, const 
             CASE(6)
             CASE(7)
             CASE(8)
-        }
 #undef CASE
+        }
     }
 }
 
@@ -839,26 +849,42 @@ static void qdepth_pixel(const qdepth_job *d, int64_t i) {
     qdepth_put(d, s, i);
 }
 
+/* A row of pixels from i on; step: see qdepth_columns, 0 for kernels of another form. */
+static void qdepth_row(const qdepth_job *d, int64_t i, int step) {
+    const int64_t end = i + d->q->row;
+    if (step == 1) {
+        for (; i + 4 <= end; i += 4) {
+            qdepth_columns(d, i, 1, 4);
+        }
+        if (i + 2 <= end) {
+            qdepth_columns(d, i, 1, 2);
+            i += 2;
+        }
+        if (i < end) {
+            qdepth_columns(d, i, 1, 1);
+        }
+    } else if (step == 2) {
+        for (; i + 2 <= end; i += 2) {
+            qdepth_columns(d, i, 2, 2);
+        }
+        if (i < end) {
+            qdepth_columns(d, i, 2, 1);
+        }
+    } else {
+        for (; i < end; i++) {
+            qdepth_pixel(d, i);
+        }
+    }
+}
+
 static void qdepth(const fr_qconv *q) {
     qdepth_job d;
     const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
     const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
     for (int64_t channel = 0; channel < q->n; channel += 64) {
         qdepth_open(&d, q, channel);
-        for (int64_t i = 0; i < q->pixels;) {
-            const int64_t left = q->row - i % q->row;
-            if (step == 1 && left >= 4) {
-                qdepth_columns(&d, i, 1, 4);
-                i += 4;
-            } else if (step == 1 && left >= 2) {
-                qdepth_columns(&d, i, 1, 2);
-                i += 2;
-            } else if (step == 2 && left >= 2) {
-                qdepth_columns(&d, i, 2, 2);
-                i += 2;
-            } else {
-                qdepth_pixel(&d, i++);
-            }
+        for (int64_t i = 0; i < q->pixels; i += q->row) {
+            qdepth_row(&d, i, step);
         }
     }
 }
