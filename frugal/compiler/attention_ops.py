@@ -102,6 +102,7 @@ class Heads:
     lengths: Tensor | None = None
     left: int = -1
     right: int = -1
+    sinks: Tensor | None = None  # [h]: one more score of each row, whose weight goes nowhere
 
     @property
     def four(self) -> bool:
@@ -126,7 +127,7 @@ class Heads:
 def emit_attention(node: Node, a: Heads) -> Tensor:
     """One step: ATTENTION where it can say it, else ATTENTION_CACHE."""
     simple = not a.four and a.k.rank == a.v.rank == 3 and a.lengths is None and a.left < 0 and a.right <= 0
-    simple = simple and (a.right < 0 or a.offset == 0)
+    simple = simple and (a.right < 0 or a.offset == 0) and a.sinks is None
     if a.mask is not None:
         last = a.mask.shape[-1] if a.mask.rank else 1
         simple = simple and (last in (a.keys, 1) if not a.short_mask else last == a.keys)
@@ -134,7 +135,7 @@ def emit_attention(node: Node, a: Heads) -> Tensor:
         causal = FROM_START if a.right == 0 else 0
         attrs = (a.h, a.g, a.scale, causal, a.softcap, 0)
         return node.emit(Op.ATTENTION, [a.q, a.k, a.v, a.mask], DType.FLOAT, a.result(), *attrs)
-    inputs = [a.q, a.k, a.v, a.mask, a.lengths]
+    inputs = [a.q, a.k, a.v, a.mask, a.lengths, a.sinks]
     attrs = (a.h, a.g, a.scale, a.softcap, a.offset, a.left, a.right, int(a.short_mask))  # type: ignore[assignment]
     return node.emit(Op.ATTENTION_CACHE, inputs, DType.FLOAT, a.result(), *attrs)
 

@@ -55,6 +55,7 @@ Handler = Callable[["Node"], Any]
 HANDLERS: dict[tuple[str, str], Handler] = {}
 HANDLER_MODULES = (
     "attention_ops",
+    "contrib_ops",
     "control_ops",
     "composed_ops",
     "conv_ops",

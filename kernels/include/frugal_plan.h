@@ -310,9 +310,9 @@ enum frugal_op {
 
     /* -- 32..39: convolution and pooling (ops_conv.c, ops_pool.c) -- */
     /* Channels last, one to three spatial axes.  Attributes of three windows follow the others, for depth, height and width; axes
-     * that x does not have come first, with kernel 1, stride 1, dilation 1, pad 0.  A window: kernel, stride, dilation, pad before
-     * (d).  Output position o and tap k meet at input o * stride + k * dilation - pad; transposed: at the i with
-     * i * stride + k * dilation - pad = o.  Taps outside of the input are left out. */
+     * that x does not have come first, with kernel 1, stride 1, dilation 1, pad 0.  A window: kernel, stride, dilation, pad
+     * before (d).  Output position o and tap k meet at input o * stride + k * dilation - pad; transposed: at the i with i *
+     * stride + k * dilation - pad = o.  Taps outside of the input are left out. */
     /* in x [n, .., c], w, bias?, residual? [as y]; out y [n, .., e], all float32.  w: F32_P16 [e, taps * c / g], or plain
      * [e, kernel.., c / g]; where g > 1 the packed rows of each group are rounded up to 16, [g * ep, taps * c / g].
      * bias [g * ep], ep = e / g rounded up to 16.
@@ -440,12 +440,13 @@ enum frugal_op {
     FRUGAL_OP_MEL = 76,
 
     /* -- 80..87: attention and its caches (ops_attention.c) -- */
-    /* in q, k, v, mask?, lengths? (int64 [b]); out y; each of q, k, v, y is [b, tokens, heads * size] or [b, heads, tokens,
+    /* in q, k, v, mask?, lengths? (int64 [b]), sinks? (float32 [h]); out y; each of q, k, v, y is [b, tokens, heads * size] or [b, heads, tokens,
      * size], all but the mask and the lengths float32.  attrs heads h, kv_heads g, scale (float), softcap (float, 0: none),
      * offset (d), left, right (each -1: no bound), short_mask (0 or 1). Query i stands at p = i + offset or, with lengths, at p =
      * i + lengths[b] - s, and sees the keys j with p - left <= j <= p + right, j < lengths[b]; causal is right = 0.  The mask is
      * as in ATTENTION, but with short_mask its last axis may be shorter than t (1 is then a length too), and hides what it does
-     * not cover.  A row that sees no key gives 0. A length outside [0, t] is FRUGAL_BAD_INPUT. */
+     * not cover.  A row that sees no key gives 0.  A sink is one more score of each row of its
+     * head, whose weight goes nowhere.  A length outside [0, t] is FRUGAL_BAD_INPUT. */
     FRUGAL_OP_ATTENTION_CACHE = 80,
     /* in past, update, places? (int64 [b]); out y of past's shape and data type (any): past with update written along axis (1 or
      * more) from places[b] on, or from 0.  attrs axis, circular (0, 1: past the end it goes on at 0).  update has past's shape

@@ -27,6 +27,7 @@ typedef struct attention {
     float scale, softcap;
     int64_t offset;         /* query i stands at position i + offset ... */
     const int64_t *lengths; /* or, when there, at i + lengths[batch] - s, and no query sees keys from lengths[batch] on */
+    const float *sinks;     /* one score a head that no key has, or NULL */
     int64_t limit;          /* no query sees keys from here on: t, or what a short mask covers */
     int64_t left, right;    /* the query at p sees keys p - left .. p + right; -1: no bound.  Causal: right = 0 */
     bool copy_v, short_mask;
@@ -125,6 +126,8 @@ static frugal_status cache_shape(const fr_call *c, attention *a) {
     a->b = q->dims[0], a->limit = a->t;
     FR_SHAPE(c, size == a->e && tokens == a->s && y->dims[0] == a->b && k->dims[0] == a->b && v->dims[0] == a->b,
              "the operands differ in batch, or the output has another shape than the queries give");
+    if (c->in[5])
+        FR_TRY(fr_vector(c, c->in[5], a->h, 5));
     if (lengths) {
         FR_DTYPE(c, lengths->dtype == FR_I64, "the lengths must be int64");
         FR_SHAPE(c, lengths->rank == 1 && lengths->dims[0] == a->b, "there must be one length for each batch entry");
@@ -284,6 +287,16 @@ static void tile_scores(const attention *a, const tile *t, const float *k, works
     }
 }
 
+/* What a sink adds to the sum of exp(x - max). */
+static float sink_weight(const attention *a, const float *x, int64_t n, int64_t head) {
+    float top = -__builtin_inff();
+    for (int64_t j = 0; j < n; j++)
+        top = x[j] > top ? x[j] : top;
+    float weight = a->sinks[head] - top;
+    a->c->isa->unary(FRUGAL_U_EXP, &weight, &weight, 1, 0, 0);
+    return top == -__builtin_inff() ? 0 : weight;
+}
+
 static void hide(float *x, int64_t n) {
     for (int64_t j = 0; j < n; j++)
         x[j] = -__builtin_inff();
@@ -305,7 +318,8 @@ static float tile_softmax(const attention *a, const tile *t, int64_t r, float *x
         mask_row(a, seen, t->batch, head, i, j0, j1);
     hide(x, j0 - t->first);
     hide(x + (j1 - t->first), t->keys - j1);
-    return isa->softmax(x, t->keys - t->first);
+    const float more = a->sinks ? sink_weight(a, x, t->keys - t->first, head) : 0;
+    return isa->softmax(x, t->keys - t->first) + more;
 }
 
 /* The tile's result, still to be divided by the sums. */
@@ -381,6 +395,7 @@ static frugal_status run(const fr_call *c, bool cache) {
     a.k = c->in[1] ? (const float *)(const void *)c->in[1]->data : a.q + a.h * a.d;
     a.v = c->in[2] ? (const float *)(const void *)c->in[2]->data : a.q + (a.h + a.g) * a.d;
     a.y = (float *)(void *)c->out[0]->data;
+    a.sinks = cache && c->in[5] ? (const float *)(const void *)c->in[5]->data : NULL;
     if (cache && c->in[4]) {
         a.lengths = (const int64_t *)(const void *)c->in[4]->data;
         for (int64_t i = 0; i < a.b; i++) {

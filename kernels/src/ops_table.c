@@ -148,7 +148,7 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
 
     /* -- attention and its caches -- */
     [FRUGAL_OP_ATTENTION_CACHE] = {.name = "attention_cache",
-                                   IN(3, 5, 1),
+                                   IN(3, 6, 1),
                                    .required = 7,
                                    .attrs = "nnffdiit",
                                    DO(attention_cache),

@@ -49,9 +49,10 @@ def test_einsum(equation: str, left: tuple[int, ...], right: tuple[int, ...], co
 def test_einsum_of_one_and_of_three() -> None:
     rng = np.random.default_rng(0)
     x, y, z, wide = (rng.normal(size=s).astype(np.float32) for s in ((3, 3, 4), (4, 5), (5, 2), (2, 1, 3, 4)))
-    for equation, operands in (("iij->ji", [x]), ("iii->i", [rng.normal(size=(3, 3, 3)).astype(np.float32)]), ("kkl", [x]),
-                               ("ij...->...", [x]),
-                               ("...ij,...jk->...ik", [wide, rng.normal(size=(5, 4, 2)).astype(np.float32)]), ("abc,cd,de->abe", [x, y, z]), ("abc,cd,de->ea", [x, y, z])):  # fmt: skip
+    cube, tall = (rng.normal(size=s).astype(np.float32) for s in ((3, 3, 3), (5, 4, 2)))
+    cases = [("iij->ji", [x]), ("iii->i", [cube]), ("kkl", [x]), ("ij...->...", [x])]
+    cases += [("...ij,...jk->...ik", [wide, tall]), ("abc,cd,de->abe", [x, y, z]), ("abc,cd,de->ea", [x, y, z])]
+    for equation, operands in cases:
         b = Builder(20)
         names = [b.input(f"x{i}", o.shape) for i, o in enumerate(operands)]
         model = b.model(b.op("Einsum", *names, equation=equation))
