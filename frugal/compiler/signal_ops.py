@@ -71,18 +71,13 @@ def axis_of(node: Node, x: Tensor) -> Dim:
     return axis
 
 
-def same(a: Dim, b: int) -> Dim:
-    """1 where two dims are equal, else 0."""
-    return dims.sub0(1, dims.add(dims.sub0(a, b), dims.sub0(b, a)))
-
-
 def along(shape: tuple[Dim, ...], axis: Dim) -> Dim:
     """The dim of shape along an axis that may only be known in the run."""
     if isinstance(axis, int):
         return shape[axis]
     total: Dim = 0
     for i, d in enumerate(shape):
-        total = dims.add(total, dims.mul(same(axis, i), d))
+        total = dims.add(total, dims.mul(dims.equal(axis, i), d))
     return total
 
 
@@ -94,7 +89,7 @@ def replaced(shape: tuple[Dim, ...], axis: Dim, size: Dim) -> list[Dim]:
         return list(shape)
     result: list[Dim] = []
     for i, d in enumerate(shape):
-        here = same(axis, i)
+        here = dims.equal(axis, i)
         result.append(dims.add(dims.mul(here, size), dims.mul(dims.sub0(1, here), d)))
     return result
 

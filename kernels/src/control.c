@@ -32,7 +32,7 @@ static void find_late_tensors(frugal_session *s) {
 }
 
 /* Attribute i of a step when it is a dim, else 0. */
-static int64_t dim_attr(const frugal_session *s, const frugal_plan_step *t, uint32_t i) {
+int64_t fr_dim_attr(const frugal_session *s, const frugal_plan_step *t, uint32_t i) {
     const char *rules = fr_ops[t->op].attrs;
     const size_t letters = strlen(rules), n = letters - (letters > 0 && rules[letters - 1] == '*');
     return n > 0 && rules[i % n] == 'd' ? s->plan.attrs[t->attrs + i] : 0;
@@ -45,7 +45,7 @@ static bool step_is_late(const frugal_session *s, const frugal_plan_step *t) {
             return true;
     }
     for (uint32_t k = 0; k < t->n_attr; k++) {
-        if (dim_is_late(s, dim_attr(s, t, k)))
+        if (dim_is_late(s, fr_dim_attr(s, t, k)))
             return true;
     }
     return false;
@@ -236,7 +236,7 @@ static frugal_status prepare(frugal_session *s, uint32_t step, frugal_error *err
             FR_TRY(prepare_input(s, step, args[k], err));
     }
     for (uint32_t k = 0; k < p->n_attr; k++) {
-        const int64_t d = dim_attr(s, p, k);
+        const int64_t d = fr_dim_attr(s, p, k);
         if (d < 0 && s->values[-1 - d] < 0)
             return fail(err, FRUGAL_BAD_SHAPE, step, -1, 0, s->values[-1 - d], "a size that the data gives is not valid");
     }
@@ -307,6 +307,8 @@ static bool own_axis(const frugal_session *s, int32_t t, int a) {
 /* y becomes a copy of x, whose shape it takes along its own late axes. */
 static frugal_status assign(frugal_session *s, uint32_t step, int32_t y, int32_t x, frugal_error *err) {
     fr_tensor *to = &s->tensors[y];
+    if (s->bad[x])
+        return fr_bad_tensor(s, (uint32_t)x, err);
     if (s->late[x])
         FR_TRY(prepare_input(s, step, x, err));
     const fr_tensor from = s->tensors[x];
@@ -532,6 +534,8 @@ frugal_status fr_run_dynamic(frugal_session *s, size_t arena_bytes, frugal_error
         const int64_t start = timed ? s->clock() : 0;
         fr_call c;
         next = i + 1;
+        if (s->doubtful[i])
+            return fr_check_step(s, i, &c, err);
         if (op >= FRUGAL_OP_IF && op <= FRUGAL_OP_SET) {
             frugal_error e;
             FR_TRY(control(s, i, &next, err));

@@ -589,16 +589,10 @@ frugal_status fr_plan_eval_dims(const frugal_plan *plan, const int32_t *inputs, 
             return FRUGAL_BAD_INPUT;
         }
         const int64_t a = d->a >= 0 ? d->a : values[-1 - d->a], b = d->b >= 0 ? d->b : values[-1 - d->b];
-        if (a < 0 || b < 0) {
-            values[i] = FR_UNKNOWN;
-            continue;
-        }
-        if (!fr_eval_dim(d->op, a, b, &values[i]) || values[i] < 0 || values[i] > FRUGAL_MAX_DIM) {
-            fr_error(err, FRUGAL_BAD_SHAPE, -1, -1, "an expression of the input dims has no valid value for these inputs");
-            if (err)
-                err->want = a, err->got = b;
-            return FRUGAL_BAD_SHAPE;
-        }
+        if (a < 0 || b < 0)
+            values[i] = a == FR_INVALID || b == FR_INVALID ? FR_INVALID : FR_UNKNOWN;
+        else if (!fr_eval_dim(d->op, a, b, &values[i]) || values[i] < 0 || values[i] > FRUGAL_MAX_DIM)
+            values[i] = FR_INVALID;
     }
     return FRUGAL_OK;
 }

@@ -36,6 +36,8 @@ static uint64_t lay_out(frugal_session *s, const frugal_plan *p, uint8_t *mem) {
     s->late_dim = carve(mem, &total, p->n_dims, sizeof *s->late_dim);
     s->late = carve(mem, &total, p->n_tensors, sizeof *s->late);
     s->late_step = carve(mem, &total, p->n_steps, sizeof *s->late_step);
+    s->bad = carve(mem, &total, p->n_tensors, sizeof *s->bad);
+    s->doubtful = carve(mem, &total, p->n_steps, sizeof *s->doubtful);
     s->source = carve(mem, &total, p->n_tensors, sizeof *s->source);
     s->ready = carve(mem, &total, p->n_tensors, sizeof *s->ready);
     return total;
@@ -183,27 +185,55 @@ static frugal_status tensor_error(frugal_error *err, frugal_status status, uint3
     return status;
 }
 
-static frugal_status resolve_shapes(frugal_session *s, frugal_error *err) {
-    const frugal_plan *p = &s->plan;
-    for (uint32_t i = 0; i < p->n_tensors; i++) {
-        fr_tensor *x = &s->tensors[i];
-        for (int a = 0; a < x->rank; a++) {
-            const int64_t d = p->tensors[i].dims[a];
-            x->dims[a] = d >= 0 ? d : s->values[-1 - d];
-        }
-        if (s->late[i]) {
-            x->n = x->bytes = 0;
-            continue;
-        }
-        if (!fr_layout_bytes(x->dtype, x->layout, x->rank, x->dims, &x->n, &x->bytes)) {
-            return tensor_error(err, FRUGAL_TOO_BIG, i, -1, 0, 0, "a tensor has more than 2^40 elements");
-        }
+static bool invalid(const frugal_session *s, int64_t d) { return d < 0 && s->values[-1 - d] == FR_INVALID; }
+
+/* The first of the expressions that a dim without a value is made of. */
+static frugal_status dim_error(const frugal_session *s, int64_t d, uint32_t t, frugal_error *err) {
+    const frugal_plan_dim *e = &s->plan.dims[-1 - d];
+    while (invalid(s, e->a) || invalid(s, e->b))
+        e = &s->plan.dims[-1 - (invalid(s, e->a) ? e->a : e->b)];
+    const int64_t a = e->a >= 0 ? e->a : s->values[-1 - e->a], b = e->b >= 0 ? e->b : s->values[-1 - e->b];
+    return tensor_error(err, FRUGAL_BAD_SHAPE, t, -1, a, b,
+                        "an expression of the input dims has no valid value for these inputs");
+}
+
+frugal_status fr_bad_tensor(const frugal_session *s, uint32_t t, frugal_error *err) {
+    const fr_tensor *x = &s->tensors[t], *root = &s->tensors[x->root];
+    if (x->root != (int32_t)t && s->bad[x->root])
+        return fr_bad_tensor(s, (uint32_t)x->root, err);
+    for (int a = 0; a < x->rank; a++) {
+        if (invalid(s, s->plan.tensors[t].dims[a]))
+            return dim_error(s, s->plan.tensors[t].dims[a], t, err);
     }
-    for (uint32_t i = 0; i < p->n_tensors; i++) {
+    int64_t n, bytes;
+    if (!fr_layout_bytes(x->dtype, x->layout, x->rank, x->dims, &n, &bytes))
+        return tensor_error(err, FRUGAL_TOO_BIG, t, -1, 0, 0, "a tensor has more than 2^40 elements");
+    return tensor_error(err, FRUGAL_BAD_SHAPE, t, -1, root->n, n, "an alias has another element count than its tensor");
+}
+
+static bool take_shape(frugal_session *s, uint32_t t) {
+    fr_tensor *x = &s->tensors[t];
+    bool valid = true;
+    x->n = x->bytes = 0;
+    for (int a = 0; a < x->rank; a++) {
+        const int64_t d = s->plan.tensors[t].dims[a];
+        x->dims[a] = d >= 0 ? d : s->values[-1 - d];
+        valid &= x->dims[a] >= 0;
+    }
+    return s->late[t] || (valid && fr_layout_bytes(x->dtype, x->layout, x->rank, x->dims, &x->n, &x->bytes));
+}
+
+/* Shapes that are not valid are an error where a step needs them: no run may come there. */
+static frugal_status resolve_shapes(frugal_session *s, frugal_error *err) {
+    for (uint32_t i = 0; i < s->plan.n_tensors; i++)
+        s->bad[i] = !take_shape(s, i);
+    for (uint32_t i = 0; i < s->plan.n_tensors; i++) {
         const fr_tensor *x = &s->tensors[i], *root = &s->tensors[x->root];
-        if (x->n != root->n && !s->late[i])
-            return tensor_error(err, FRUGAL_BAD_SHAPE, i, -1, root->n, x->n,
-                                "an alias has another element count than its tensor");
+        s->bad[i] |= !s->late[i] && (s->bad[x->root] || x->n != root->n);
+    }
+    for (uint32_t i = 0; i < s->plan.n_inputs; i++) {
+        if (s->bad[s->inputs[i]])
+            return fr_bad_tensor(s, (uint32_t)s->inputs[i], err);
     }
     return FRUGAL_OK;
 }
@@ -225,19 +255,42 @@ static frugal_status check_inputs(const frugal_session *s, const int64_t *dims, 
     return FRUGAL_OK;
 }
 
-/* Checks every step and takes the largest scratch. */
+static frugal_status check_operands(frugal_session *s, uint32_t step, frugal_error *err) {
+    const frugal_plan_step *p = &s->plan.steps[step];
+    const int32_t *args = s->plan.args + p->args;
+    for (uint32_t k = 0; k < (uint32_t)p->n_in + p->n_out; k++) {
+        const bool either = p->op == FRUGAL_OP_MERGE && k > 0 && k < p->n_in; /* the branch that did not run */
+        if (args[k] >= 0 && s->bad[args[k]] && !either)
+            return fr_bad_tensor(s, (uint32_t)args[k], err);
+    }
+    for (uint32_t k = 0; k < p->n_attr; k++) {
+        const int64_t d = fr_dim_attr(s, p, k);
+        if (invalid(s, d) && !s->late_dim[-1 - d])
+            return dim_error(s, d, UINT32_MAX, err);
+    }
+    return FRUGAL_OK;
+}
+
+frugal_status fr_check_step(frugal_session *s, uint32_t step, fr_call *c, frugal_error *err) {
+    const frugal_status status = check_operands(s, step, err);
+    frugal_error e;
+    if (status != FRUGAL_OK || s->late_step[step])
+        return status;
+    fr_make_call(s, step, c, &e);
+    return fr_ops[s->plan.steps[step].op].check(c) == FRUGAL_OK ? FRUGAL_OK : fr_give(err, &e, step);
+}
+
+/* Checks every step and takes the largest scratch.  What a block may never come to is no error yet. */
 static frugal_status check_steps(frugal_session *s, frugal_error *err) {
     s->shared_bytes = s->scratch_bytes = 0;
     for (uint32_t i = 0; i < s->plan.n_steps; i++) {
         const fr_op *op = &fr_ops[s->plan.steps[i].op];
-        frugal_error e;
         fr_call c;
-        if (s->late_step[i])
-            continue;
-        fr_make_call(s, i, &c, &e);
-        if (op->check(&c) != FRUGAL_OK)
-            return fr_give(err, &e, i);
-        if (!op->scratch)
+        const frugal_status status = fr_check_step(s, i, &c, err);
+        s->doubtful[i] = status != FRUGAL_OK;
+        if (s->doubtful[i] && s->parent[i] == FR_NO_BLOCK)
+            return status;
+        if (s->doubtful[i] || s->late_step[i] || !op->scratch)
             continue;
         fr_scratch need = {0, 0};
         op->scratch(&c, &need);
@@ -381,7 +434,7 @@ int64_t fr_session_operations(const frugal_session *s) {
         frugal_error e;
         fr_call c;
         fr_make_call((frugal_session *)(uintptr_t)s, i, &c, &e);
-        if (__builtin_add_overflow(sum, s->late_step[i] ? 0 : fr_step_operations(op, &c), &sum))
+        if (__builtin_add_overflow(sum, s->late_step[i] || s->doubtful[i] ? 0 : fr_step_operations(op, &c), &sum))
             return INT64_MAX;
     }
     return sum;

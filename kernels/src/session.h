@@ -19,7 +19,7 @@ struct frugal_session {
     int64_t shared_at, shared_bytes, scratch_at, scratch_bytes, arena_bytes;
     frugal_record *records;
     int64_t (*clock)(void);
-    int64_t *values;      /* [n_dims]; late ones FR_UNKNOWN or FR_INVALID until a run knows better */
+    int64_t *values;      /* [n_dims]; late ones FR_UNKNOWN until a run knows better; FR_INVALID where there is no value */
     fr_tensor *tensors;   /* [n_tensors] */
     int64_t *offset;      /* [n_tensors] in the arena; of late tensors in the heap */
     int32_t *first;       /* [n_tensors] the step that writes it, -1 for none */
@@ -40,6 +40,8 @@ struct frugal_session {
     uint8_t *late_dim;   /* [n_dims] */
     uint8_t *late;       /* [n_tensors] it, or what it is a view of, has a late dim */
     uint8_t *late_step;  /* [n_steps] to be checked when it runs */
+    uint8_t *bad;        /* [n_tensors] not late, and without a valid shape for these inputs */
+    uint8_t *doubtful;   /* [n_steps] in a block, and an error for these inputs if the run comes there */
     uint8_t *source;     /* [n_tensors] late dims read it */
     uint8_t *ready;      /* [n_tensors] late tensors and sources: written in this run */
     int32_t n_live;      /* late tensors in the heap */
@@ -56,7 +58,8 @@ frugal_status fr_plan_check_flow(const frugal_plan *plan, const int32_t *parent,
                                  frugal_error *err);
 /* a op b; the result may lie outside the range of a dim.  false: there is none. */
 bool fr_eval_dim(uint32_t op, int64_t a, int64_t b, int64_t *v);
-/* Evaluates DIMS into values, late ones to FR_UNKNOWN; dims: the shapes of all inputs one after another. */
+/* Evaluates DIMS into values, late ones to FR_UNKNOWN, those that have no valid value to FR_INVALID; dims: the shapes of all
+ * inputs one after another. */
 frugal_status fr_plan_eval_dims(const frugal_plan *plan, const int32_t *inputs, const int64_t *dims, int64_t *values,
                                 frugal_error *err);
 /* Operations of all steps as resolved (saturating): lets a caller refuse work it would not wait for. */
@@ -65,8 +68,14 @@ int64_t fr_session_operations(const frugal_session *s);
 /* ---- session.c to control.c and back ---- */
 
 void fr_make_call(frugal_session *s, uint32_t step, fr_call *c, frugal_error *err);
+/* Whether a step that is not late can run with these inputs. */
+frugal_status fr_check_step(frugal_session *s, uint32_t step, fr_call *c, frugal_error *err);
+/* What is wrong with a tensor that is s->bad. */
+frugal_status fr_bad_tensor(const frugal_session *s, uint32_t t, frugal_error *err);
 /* Writes what a step's function found to err, with the step's number. */
 frugal_status fr_give(frugal_error *err, const frugal_error *from, uint32_t step);
+/* Attribute i of a step when it is a dim, else 0. */
+int64_t fr_dim_attr(const frugal_session *s, const frugal_plan_step *t, uint32_t i);
 bool fr_in_arena(const fr_tensor *x);
 int64_t fr_step_operations(const fr_op *op, const fr_call *c);
 void fr_record_step(const frugal_session *s, uint32_t step, const fr_call *c, int64_t nanoseconds);

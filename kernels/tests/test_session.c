@@ -1381,7 +1381,7 @@ static void test_session(void) {
           err.got == 13);
     CHECK(frugal_session_resolve(s, negative, &err) == FRUGAL_BAD_INPUT && err.axis == 0 && err.got == -2);
     CHECK(frugal_session_resolve(s, huge, &err) == FRUGAL_TOO_BIG);
-    CHECK(frugal_session_resolve(s, overflow, &err) == FRUGAL_BAD_SHAPE);
+    CHECK(frugal_session_resolve(s, overflow, &err) == FRUGAL_TOO_BIG);
     frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, fr_isa_scalar, NULL, 100000, &err);
     CHECK(frugal_session_resolve(s, big, &err) == FRUGAL_TOO_BIG && err.want == 100000 && err.got > 100000);
     CHECK(frugal_session_arena_bytes(s) == 0 && frugal_session_run(s, NULL, 0, NULL, NULL, &err) == FRUGAL_BAD_ARG);

@@ -260,3 +260,66 @@ def test_a_size_outlives_the_tensor_it_came_from() -> None:
     }"""
     )
     both(text, *({"m": np.array(m), "x": f32(n, 3) / 9} for m, n in [(1, 2), (4, 1), (0, 3), (3, 3)]))
+
+
+def test_branch_that_does_not_fit_these_inputs() -> None:
+    """Only coming there is an error: shapes that differ and sizes below 0 alike."""
+    model = parse_model(
+        HEAD
+        + """agraph (bool c, float[n] x) => (float y) {
+        y = If (c) <
+          then_branch = a () => (float p) {
+            wide = Constant <value = int64[2] {2, 3}> ()  m = Reshape (x, wide)  p = ReduceSum <keepdims = 0> (m)
+          },
+          else_branch = b () => (float q) {
+            f = Constant <value = float[3] {1.0, 2.0, 3.0}> ()  s = Mul (x, f)  q = ReduceSum <keepdims = 0> (s)
+          }
+        >
+    }"""
+    )
+    session = frugal.InferenceSession(compile_model(model))
+    (y,) = session.run(None, {"c": np.array(True), "x": np.ones(6, np.float32)})
+    assert y == 6
+    (y,) = session.run(None, {"c": np.array(False), "x": np.ones(3, np.float32)})
+    assert y == 6
+    for c, n in ((True, 3), (False, 6), (True, 5), (False, 5)):
+        with pytest.raises(frugal.FrugalError):
+            session.run(None, {"c": np.array(c), "x": np.ones(n, np.float32)})
+
+
+SQUEEZED = """agraph (float[n, m] x) => (float[k] y) {
+        axis = Constant <value = int64[1] {1}> ()
+        shape = Shape (x)
+        size = Gather (shape, axis)
+        c = Equal (size, axis)
+        y = If (c) <
+          then_branch = a () => (float[k] p) { p = Squeeze (x, axis) },
+          else_branch = b () => (float[k, l] q) { q = Identity (x) }
+        >
+    }"""
+
+
+def test_axis_that_is_dropped_if_its_size_is_1() -> None:
+    """Branches of different ranks: the model is for the size for which the condition holds."""
+    model = parse_model(HEAD + SQUEEZED)
+    session = frugal.InferenceSession(compile_model(model))
+    x = f32(4, 1)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x[:, 0])
+    with pytest.raises(frugal.FrugalError):
+        session.run(None, {"x": f32(4, 2)})
+
+
+def test_guard_outlives_dead_code() -> None:
+    """The condition is asked for even if the shapes alone would not tell."""
+    text = SQUEEZED.replace("Squeeze (x, axis)", "ReduceSum <keepdims = 0> (x, axis)")
+    session = frugal.InferenceSession(compile_model(parse_model(HEAD + text)))
+    x = f32(4, 1)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x[:, 0])
+    with pytest.raises(frugal.FrugalError, match="no valid value"):
+        session.run(None, {"x": f32(4, 2)})
+
+
+def test_ranks_that_the_data_decides_are_refused() -> None:
+    text = HEAD + SQUEEZED.replace("(float[n, m] x)", "(bool c, float[n, m] x)").replace("c = Equal (size, axis)", "")
+    with pytest.raises(frugal.UnsupportedOperator, match="one rank"):
+        compile_model(parse_model(text))

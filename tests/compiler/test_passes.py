@@ -266,3 +266,13 @@ def test_matmul_nbits() -> None:
     feeds = {"x": normal(6, 64)}
     (want,), (got,) = run_onnxruntime(model, feeds), run_frugal(model, feeds, activations="float")
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_two_linears_into_one_addition() -> None:
+    """The first takes the addition over, with the other's result as its residual."""
+    b = Builder(17)
+    x, z = b.input("x", ["n", 8]), b.input("z", ["n", 12])
+    first, second = b.op("MatMul", x, b.const(normal(8, 5))), b.op("MatMul", z, b.const(normal(12, 5)))
+    model = b.model(b.op("Tanh", b.op("Add", first, second)))
+    assert counts(model) == {Op.LINEAR: 2, Op.UNARY: 1}
+    assert_same(model, {"x": normal(3, 8), "z": normal(3, 12)})
