@@ -5,7 +5,8 @@ Rules:
    elements, then by the QuantizeLinear; each result inside is read only by the next.  Relu and Clip become limits of the codes;
    what moves elements moves codes.
 2. A QuantizeLinear of what DequantizeLinear gave, moved or not, passes the codes on, by a table where the scales differ.
-3. A group that cannot run on integers is translated as it stands, and a note says why.
+3. A group that cannot run on integers is translated as it stands, and a note says why; so does one for a convolution of
+   dequantized codes whose result nobody quantizes.
 """
 
 from __future__ import annotations
@@ -98,11 +99,14 @@ def lower_nodes(lowering: Lowering, nodes: Sequence[onnx.NodeProto], outputs: Se
     quantized_graph = any(n.op_type == "QuantizeLinear" for n in nodes) and lowering.activations != "float"
     groups = find_groups(nodes, outputs) if quantized_graph else {}
     waiting = {i for g in groups.values() for i in g.waiting}
+    dequantized = {n.output[0] for n in nodes if n.op_type == "DequantizeLinear" and n.output}
     for i, node in enumerate(nodes):
         if i in waiting:
             continue
         group = groups.get(i)
         if group is None:
+            if groups and node.op_type in ("Conv", "ConvTranspose") and node.input[0] in dequantized:
+                _note(lowering, nodes, Group(i), "its result is not quantized, or not only")
             lowering._node(node)
             continue
         before = len(lowering.graph.steps)

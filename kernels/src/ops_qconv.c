@@ -223,12 +223,12 @@ static void stage_strip(const conv *v, uint8_t *d, const uint8_t *x, int64_t y0,
     const int64_t left = fr_min(v->left, v->iw), bytes = v->line * v->size;
     const int64_t end = fr_max(left, fr_min(v->iw, v->left + v->w)), n = strip_rows(v, rows);
     for (int64_t r = 0; r < n; r++, d += bytes) {
-        const int64_t at = y0 * v->sh + r - v->top;
-        if (at < 0 || at % v->uh || at / v->uh >= v->h || v->w == 0) {
+        const int64_t at = y0 * v->sh + r - v->top, y = v->uh == 1 ? at : at / v->uh;
+        if (at < 0 || y * v->uh != at || y >= v->h || v->w == 0) {
             fill(v, d, v->line);
             continue;
         }
-        const uint8_t *row = x + at / v->uh * v->w * v->ch;
+        const uint8_t *row = x + y * v->w * v->ch;
         if (v->uw > 1) {
             fill(v, d, v->line);
             stage_spread(v, d, row);
@@ -498,12 +498,36 @@ frugal_status fr_qpool_check(const fr_call *c) {
     return FRUGAL_OK;
 }
 
-enum { POOL_LANES = 64 };
+enum { POOL_LANES = 64, POOL_SHORT = 256 /* pixels whose sum fits uint16 */ };
+
+/* Adds a pixel's n unsigned codes, or takes their maximum. */
+static void pool_pixel(uint16_t *acc, const uint8_t *p, int64_t n, uint8_t flip, bool maximum) {
+    if (maximum) {
+        for (int64_t i = 0; i < n; i++) {
+            const uint16_t code = p[i] ^ flip;
+            acc[i] = code > acc[i] ? code : acc[i];
+        }
+    } else if (n == POOL_LANES) {
+        for (int64_t i = 0; i < POOL_LANES; i++)
+            acc[i] = (uint16_t)(acc[i] + (p[i] ^ flip));
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            acc[i] = (uint16_t)(acc[i] + (p[i] ^ flip));
+    }
+}
+
+static void pool_flush(int32_t *acc, uint16_t *part, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        acc[i] += part[i];
+        part[i] = 0;
+    }
+}
 
 /* Sums (or maxima) of unsigned codes of n channels over the pixels of a window; returns how many there were. */
 static int64_t pool_window(const pool_job *j, const uint8_t *x, int64_t y0, int64_t x0, int64_t n, int32_t *acc) {
     const uint8_t flip = flip_of(j->c->in[0]);
     const bool maximum = j->c->attrs[0] == 2;
+    uint16_t part[POOL_LANES] = {0};
     int64_t count = 0;
     for (int64_t ky = 0; ky < j->kh; ky++) {
         const int64_t row = y0 + ky * j->dh;
@@ -511,17 +535,12 @@ static int64_t pool_window(const pool_job *j, const uint8_t *x, int64_t y0, int6
             const int64_t column = x0 + kx * j->dw;
             if (column < 0 || column >= j->w)
                 continue;
-            const uint8_t *p = x + (row * j->w + column) * j->ch;
-            count++;
-            if (maximum) {
-                for (int64_t i = 0; i < n; i++)
-                    acc[i] = (p[i] ^ flip) > acc[i] ? p[i] ^ flip : acc[i];
-            } else {
-                for (int64_t i = 0; i < n; i++)
-                    acc[i] += p[i] ^ flip;
-            }
+            pool_pixel(part, x + (row * j->w + column) * j->ch, n, flip, maximum);
+            if (++count % POOL_SHORT == 0 && !maximum)
+                pool_flush(acc, part, n);
         }
     }
+    pool_flush(acc, part, n);
     return count;
 }
 

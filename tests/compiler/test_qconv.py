@@ -437,6 +437,11 @@ def test_what_stays_float_says_why() -> None:
     check(model, net.feeds, whole=False)
     notes = lower_model(model)[0].notes
     assert any("(Conv) runs in float32: its weights are not quantized constants" in note for note in notes), notes
+    quantized = net.quantized(x, 0.03, 4, np.uint8)
+    model = net.model(net.node("Conv", [x, net.weights((4, 4, 3, 3), 0)]), TensorProto.FLOAT)
+    model.graph.output.append(helper.make_tensor_value_info(quantized, TensorProto.UINT8, None))
+    notes = lower_model(model)[0].notes
+    assert any("(Conv) runs in float32: its result is not quantized" in note for note in notes), notes
 
 
 def test_a_result_read_twice_is_no_group() -> None:
