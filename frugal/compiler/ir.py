@@ -148,6 +148,9 @@ class Op(IntEnum):
     # -- 56..63: quantization and data types
     CONVERT = 56
     BIT_CAST = 57
+    QUANTIZE_FLOAT = 58
+    DYNAMIC_QUANTIZE = 59
+    LINEAR_INTEGER = 60
 
     # -- 64..71: integer convolution and pooling
     QCONV = 64
@@ -288,7 +291,8 @@ class Quantized:
     block: int
     bits: int
 
-    def _spread(self, values: np.ndarray) -> np.ndarray:
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Scales or zero points so that they broadcast to the codes."""
         if values.size == 1:
             return values.reshape(())
         if self.block:
@@ -301,8 +305,8 @@ class Quantized:
     def value(self) -> np.ndarray:
         codes = self.codes.astype(np.int32)
         if self.zero is not None:
-            codes = codes - self._spread(self.zero.astype(np.int32))
-        values: np.ndarray = codes.astype(np.float32) * self._spread(self.scale)
+            codes = codes - self.spread(self.zero.astype(np.int32))
+        values: np.ndarray = codes.astype(np.float32) * self.spread(self.scale)
         return values
 
     def transposed(self, perm: tuple[int, ...]) -> Quantized:

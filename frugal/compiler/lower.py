@@ -66,6 +66,7 @@ HANDLER_MODULES = (
     "norm_ops",
     "qconv_ops",
     "recurrent_ops",
+    "quantize_ops",
     "shape_ops",
     "signal_ops",
     "spatial_ops",
@@ -83,7 +84,7 @@ EXACT = {
 # Steps that only move elements, of any data type; in the blocks of other files their handlers say so themselves.
 MOVES = {
     Op.ALIAS, Op.WHERE, Op.CAST, Op.CONVERT, Op.BIT_CAST, Op.TRANSPOSE, Op.EXPAND, Op.SLICE, Op.CONCAT, Op.GATHER, Op.FILL,
-    Op.DEQUANTIZE, Op.GATHER_DEQUANTIZE,
+    Op.QUANTIZE, Op.DEQUANTIZE, Op.GATHER_DEQUANTIZE,
 }  # fmt: skip
 
 
@@ -493,7 +494,7 @@ class Lowering:
         finally:
             node.inputs = inputs
         kinds = _result_types(node)
-        return [known.get(t) or self._narrowed(t, kind, node) for t, kind in zip(results, kinds, strict=False)]
+        return [known.get(t) or self.narrowed(t, kind, node) for t, kind in zip(results, kinds, strict=False)]
 
     def widened(self, tensor: Tensor | None) -> Tensor | None:
         """The float32 behind a float16 or bfloat16 tensor."""
@@ -512,7 +513,7 @@ class Lowering:
             return wide
         return tensor.wide
 
-    def _narrowed(self, tensor: Tensor, kind: int | None, node: Node) -> Tensor:
+    def narrowed(self, tensor: Tensor, kind: int | None, node: Node) -> Tensor:
         """A float32 result as float16 or bfloat16, when that is its type."""
         if kind is None or tensor.dtype != DType.FLOAT:
             return tensor

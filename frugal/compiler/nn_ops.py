@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import dims
 from .dims import Dim
-from .ir import FROM_NUMPY, NUMPY, SMALL_INTS, Binary, DType, Layout, Op, Quantized, Tensor, Weight, elements
+from .ir import NUMPY, Binary, DType, Layout, Op, Quantized, Tensor, Weight
 from .lower import MICROSOFT, Node, op, show, type_name
 from .math_ops import binary
 from .pack import BLOCK
-from .types_ops import bits
-from .wide_codes import WIDE, dequantize_wide, quantize_wide
 
 
 # ---- products ----
@@ -210,61 +207,3 @@ def lp_normalization(node: Node) -> Tensor:
     zero = node.constant(np.zeros((), np.float32))
     divided = binary(node, Binary.DIV, x, norm)  # a vector of zeros stays one
     return node.emit(Op.WHERE, [binary(node, Binary.EQUAL, norm, zero), zero, divided], x.dtype, x.shape)
-
-
-# ---- quantization ----
-@op("QuantizeLinear")
-def quantize_linear(node: Node) -> Tensor:
-    x, scale, zero = node.get(0), node.get(1), node.optional(2)
-    node.floats(x, scale)
-    dtype = zero.dtype if zero is not None else (node.attr("output_dtype", 0) or DType.UINT8)
-    if dtype not in (DType.INT8, DType.UINT8, *WIDE):
-        raise node.unsupported("quantization to other types than integers of 8 or 16 bits at run time")
-    axis, block = quantized_axis(node, x, scale)
-    if dtype in WIDE:
-        return quantize_wide(node, x, scale, zero, dtype, axis, block)
-    return node.emit(Op.QUANTIZE, [x, scale, zero], dtype, x.shape, axis, block)
-
-
-@op("DequantizeLinear")
-def dequantize_linear(node: Node) -> Tensor:
-    x, scale, zero = node.get(0), node.get(1), node.optional(2)
-    if scale.dtype == DType.FLOAT16 or node.attr("output_dtype", 0) not in (0, DType.FLOAT):
-        raise node.unsupported("results other than float32; put a Cast to float32 before the scale")
-    node.floats(scale)
-    known = x.const is not None and scale.const is not None and (zero is None or zero.const is not None)
-    if x.dtype not in (DType.INT8, DType.UINT8, DType.INT32, *WIDE) and not (known and x.dtype in (DType.INT4, DType.UINT4)):
-        raise node.unsupported(f"dequantization of {DType(x.dtype).name.lower()}")
-    axis, block = quantized_axis(node, x, scale)
-    if x.dtype in WIDE:
-        return dequantize_wide(node, x, scale, zero, axis, block)
-    if not known:
-        return node.emit(Op.DEQUANTIZE, [x, scale, zero], DType.FLOAT, x.shape, axis, block)
-    assert x.const is not None and scale.const is not None
-    result = node.tensor(DType.FLOAT, x.shape, x.name)
-    codes, zeros = plain(x.const), None if zero is None or zero.const is None else plain(zero.const)
-    zeros = None if zeros is None or not zeros.any() else zeros
-    result.quant = Quantized(codes, scale.const, zeros, axis, block, bits(x.dtype))
-    return result
-
-
-def plain(codes: np.ndarray) -> np.ndarray:
-    """Integers of 4 and 2 bits as int8 or uint8."""
-    dtype = FROM_NUMPY[codes.dtype]
-    return codes.astype(np.int8 if dtype in (DType.INT4, DType.INT2) else np.uint8) if dtype in SMALL_INTS else codes
-
-
-def quantized_axis(node: Node, x: Tensor, scale: Tensor) -> tuple[int, int]:
-    """(axis, block) with the scale's shape checked; block 0: one scale an index of the axis."""
-    block = node.attr("block_size", 0)
-    if elements(scale.shape) == 1 and not block:
-        return 0, 0
-    axis = node.axis(node.attr("axis", 1), x.rank)
-    if block:
-        want = [dims.ceildiv(d, block) if i == axis else d for i, d in enumerate(x.shape)]
-        fixed = all(isinstance(d, int) for d in (*want, *scale.shape))
-        if scale.rank != x.rank or (fixed and tuple(want) != scale.shape):
-            raise node.fail(f"scale {show(scale.shape)} does not fit {show(x.shape)} in blocks of {block} along axis {axis}")
-    elif scale.rank != 1 or (isinstance(x.shape[axis], int) and scale.shape[0] != x.shape[axis]):
-        raise node.fail(f"scale {show(scale.shape)} does not fit axis {axis} of {show(x.shape)}")
-    return axis, block

@@ -9,7 +9,7 @@ from .pack import PANEL, round_up
 QUAD = 4
 
 
-def _panels(rows: np.ndarray, groups: int) -> np.ndarray:
+def panels_of(rows: np.ndarray, groups: int) -> np.ndarray:
     """[oc, ..] -> [groups * panels, 16, ..], zero rows where a group does not fill its last panel."""
     each = rows.shape[0] // groups
     padded = np.zeros((groups, round_up(each, PANEL), *rows.shape[1:]), rows.dtype)
@@ -27,7 +27,7 @@ def pack_conv(weights: np.ndarray, groups: int, dilated: bool) -> np.ndarray:
     )
     padded = np.zeros((*runs.shape[:2], round_up(runs.shape[2], QUAD)), np.int8)
     padded[..., : runs.shape[2]] = runs
-    panels = _panels(padded, groups).reshape(-1, PANEL, runs.shape[1], padded.shape[2] // QUAD, QUAD)
+    panels = panels_of(padded, groups).reshape(-1, PANEL, runs.shape[1], padded.shape[2] // QUAD, QUAD)
     return np.ascontiguousarray(panels.transpose(0, 2, 3, 1, 4))
 
 
@@ -37,7 +37,7 @@ def pack_depth(weights: np.ndarray) -> np.ndarray:
     oc, across, along = taps.shape
     padded = np.zeros((oc, across, round_up(along, QUAD)), np.int8)
     padded[..., :along] = taps
-    panels = _panels(padded.reshape(oc, -1, QUAD), 1)
+    panels = panels_of(padded.reshape(oc, -1, QUAD), 1)
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3))
 
 
@@ -51,4 +51,4 @@ def pack_params(
         rows[:, row] = ((bias.astype(np.int64) - less * total) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
     rows[:, 2] = multiplier.astype(np.float32).view(np.int32)
     rows[:, 3] = weight_zero
-    return np.ascontiguousarray(_panels(rows, groups).transpose(0, 2, 1))
+    return np.ascontiguousarray(panels_of(rows, groups).transpose(0, 2, 1))

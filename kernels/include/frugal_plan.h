@@ -187,7 +187,7 @@ enum frugal_binary { /* float32, float64, int32, int64 (and other integers for A
                      FRUGAL_B_BIT_AND = 17, /* from here on: integers */
                      FRUGAL_B_BIT_OR = 18,
                      FRUGAL_B_BIT_XOR = 19,
-                     FRUGAL_B_SHIFT_LEFT = 20, /* by the width or more, or by less than 0: nothing of the number is left */
+                     FRUGAL_B_SHIFT_LEFT = 20,  /* by the width or more, or by less than 0: nothing of the number is left */
                      FRUGAL_B_SHIFT_RIGHT = 21, /* likewise; signed types fill with the sign */
                      FRUGAL_BINARY_COUNT = 22
 };
@@ -227,8 +227,9 @@ enum frugal_op {
     FRUGAL_OP_TRANSPOSE = 4,
     /* in x; out y: x broadcast (numpy rules) to y's shape. */
     FRUGAL_OP_EXPAND = 5,
-    /* in x, bounds? int64 [3 rank]; out y.  attrs, for every axis: start (d), step (plain, not 0).  y[i..] = x[start + i step ..];
-     * all indices inside x; with a dim of y 0 nothing is read.  bounds: start, count (of y), step an axis instead of the attrs. */
+    /* in x, bounds? int64 [3 rank]; out y.  attrs, for every axis: start (d), step (plain, not 0).  y[i..] = x[start + i step
+     * ..]; all indices inside x; with a dim of y 0 nothing is read.  bounds: start, count (of y), step an axis instead of the
+     * attrs. */
     FRUGAL_OP_SLICE = 6,
     /* in x0..xn; out y, the concatenation along axis.  attrs axis. */
     FRUGAL_OP_CONCAT = 7,
@@ -277,11 +278,12 @@ enum frugal_op {
     /* in x, axis? (int32 or int64, one element, may be negative); out y: running sum along axis, ascending.  attrs axis (without
      * the operand), exclusive, reverse.  float32, float64, and integers, which wrap. */
     FRUGAL_OP_CUMSUM = 21,
-    /* in x float32, scale float32, zero? (dtype of y); out y int8 or uint8.  attrs axis, block.  scale has one element, or
-     * x.dims[axis] (block 0), or the shape of x with ceil(dims[axis]/block).  y = saturate(round_half_even(x / scale) + zero). */
+    /* in x float32, scale float32, zero? (dtype of y); out y, integers of 2, 4, 8 or 16 bits.  attrs axis, block.  scale has one
+     * element, or x.dims[axis] (block 0), or the shape of x with ceil(dims[axis]/block).  y = saturate(round_half_even(x / scale)
+     * + zero). */
     FRUGAL_OP_QUANTIZE = 22,
-    /* in x int8, uint8 or int32, scale float32, zero? (dtype of x); out y float32.  attrs axis, block.  y = (float)(x - zero) *
-       scale. */
+    /* in x (integers of 2 to 16 bits, int32, floats of 8 or 4 bits), scale float32, zero? (dtype of x); out y float32.  attrs
+       axis, block.  y = (float)(x - zero) * scale. */
     FRUGAL_OP_DEQUANTIZE = 23,
     /* in x; out y int64 with `axis` of length 1: index of the first largest (smallest).  attrs axis, smallest (0, 1), last (0,
        1). */
@@ -353,12 +355,12 @@ enum frugal_op {
     /* in x; out values, indices int64, of y.dims[axis] elements along axis: the largest (smallest) in their order, among equals
      * the lower index first; -0 equals 0, and a NaN is larger than everything.  attrs axis, largest. */
     FRUGAL_OP_TOPK = 44,
-    /* in a, b?, axes?, steps? (int32 or int64; RANGE, SCALE: also float32, float64); out y int64: sizes for late dims.  attrs kind,
-     * flag, x.dims (d).  An axis out of range or twice, or what gives no size, is FRUGAL_BAD_INPUT.  Kinds:
-     * 0 reshape: a a shape with 0 (flag 0: as x) and -1 -> the shape;  1 slice: starts a, ends b -> start, count, step an axis;
-     * 2 unsqueeze: axes a -> the shape;  3 squeeze, or with flag 0 drop: axes a -> the shape;  4 reduce: axes a -> x.dims with
-     * them 1 (none given, flag 0: all);  5 pad: pads a -> elements in front, length, first element kept, how many, an axis;
-     * 6 range: a, b, axes are start, limit, delta -> count;  7 scale: floor(x.dims * a). */
+    /* in a, b?, axes?, steps? (int32 or int64; RANGE, SCALE: also float32, float64); out y int64: sizes for late dims.  attrs
+     * kind, flag, x.dims (d).  An axis out of range or twice, or what gives no size, is FRUGAL_BAD_INPUT.  Kinds: 0 reshape: a a
+     * shape with 0 (flag 0: as x) and -1 -> the shape;  1 slice: starts a, ends b -> start, count, step an axis; 2 unsqueeze:
+     * axes a -> the shape;  3 squeeze, or with flag 0 drop: axes a -> the shape;  4 reduce: axes a -> x.dims with them 1 (none
+     * given, flag 0: all);  5 pad: pads a -> elements in front, length, first element kept, how many, an axis; 6 range: a, b,
+     * axes are start, limit, delta -> count;  7 scale: floor(x.dims * a). */
     FRUGAL_OP_SIZES = 48,
     /* As CUMSUM: the running product. */
     FRUGAL_OP_CUMPROD = 52,
@@ -369,6 +371,19 @@ enum frugal_op {
     FRUGAL_OP_CONVERT = 56,
     /* in x; out y: the bytes of x as another dtype of as many bits. */
     FRUGAL_OP_BIT_CAST = 57,
+    /* in x float32, scale float32, zero? (dtype of y); out y, a float of 8 or 4 bits.  attrs axis, block, saturate (0, 1): as
+     * QUANTIZE; y = x / scale + zero as CONVERT makes it. */
+    FRUGAL_OP_QUANTIZE_FLOAT = 58,
+    /* in x float32; out y uint8 of its shape, scale float32 [] or [1], zero uint8 likewise.  low = min(0, x), high = max(0, x),
+     * NaN passed over; scale = (high - low) / 255, or 1 where both are 0; zero = round_half_even(limit(-low / scale, 0, 255)); y
+     * = saturate(round_half_even(x / scale) + zero). */
+    FRUGAL_OP_DYNAMIC_QUANTIZE = 59,
+    /* in x int8 or uint8 [.., k], w int8 [p, 1, quads, 16, 4] (panels of 16 rows, p = n / 16 and quads = k / 4 rounded up, padded
+     * with zeros), params int32 [p, 4, 16], zero? (of x, its dtype, one element), scale? float32 (of x, one element), bias?
+     * float32 [n]; out y int32 or float32 [.., n].  params: for every row (0) the sum of its weights, (1) an int32 to begin with,
+     * (2) the float32 scale m, (3) the zero point of its weights.  acc = sum of (x - zero) * (w - wzero) + (1), modulo 2^32;
+     * int32: acc;   float32: (float)acc * (scale * m) + bias, each operation rounded. */
+    FRUGAL_OP_LINEAR_INTEGER = 60,
 
     /* -- 64..71: integer convolution and pooling (ops_qconv.c) -- */
 

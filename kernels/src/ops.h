@@ -243,6 +243,9 @@ FR_DECLARE(cumprod)
 /* -- quantization and data types -- */
 FR_DECLARE(convert)
 FR_DECLARE(bit_cast)
+FR_DECLARE(quantize_float)
+FR_DECLARE(dynamic_quantize)
+FR_DECLARE(linear_integer)
 
 /* -- integer convolution and pooling -- */
 FR_DECLARE(qconv)
@@ -277,6 +280,8 @@ FR_DECLARE(causal_conv)
 FR_DECLARE(det)
 
 #undef FR_DECLARE
+void fr_linear_integer_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_linear_integer_operations(const fr_call *c);
 void fr_softmax_scratch(const fr_call *c, fr_scratch *s);
 void fr_linear_scratch(const fr_call *c, fr_scratch *s);
 void fr_matmul_scratch(const fr_call *c, fr_scratch *s);

@@ -1,5 +1,5 @@
-/* ops_quantize.c - QUANTIZE and DEQUANTIZE: the standard operators, with a scale for the tensor, an axis, or blocks of an axis.
- */
+/* ops_quantize.c - QUANTIZE, QUANTIZE_FLOAT, DEQUANTIZE (with a scale for the tensor, an axis, or blocks of an axis) and
+ * DYNAMIC_QUANTIZE, which finds the scale itself. */
 #include <math.h>
 
 #include "ops.h"
@@ -12,7 +12,7 @@ typedef struct scaling {
 
 /* x: the tensor whose shape counts. */
 static frugal_status scaling_shape(const fr_call *c, scaling *t) {
-    const fr_tensor *x = c->in[0], *scale = c->in[1], *zero = c->in[2];
+    const fr_tensor *x = c->in[0], *scale = c->in[1], *zero = c->n_in > 2 ? c->in[2] : NULL;
     const int64_t axis = c->attrs[0], block = c->attrs[1];
     FR_DTYPE(c, scale->dtype == FR_F32, "a scale must be float32");
     FR_TRY(fr_same_shape(c, c->out[0], x, c->n_in));
@@ -36,46 +36,78 @@ static frugal_status scaling_shape(const fr_call *c, scaling *t) {
     return FRUGAL_OK;
 }
 
-/* Index of the scale of element i. */
-static int64_t scale_index(const scaling *t, int64_t i) {
+/* Index of the scale of element i; how many elements from there on, at most n, share it. */
+static int64_t scale_index(const scaling *t, int64_t i, int64_t n, int64_t *run) {
     if (t->single)
-        return 0;
-    const int64_t at = i / t->inner % t->length;
-    return t->block ? (i / t->inner / t->length * t->blocks + at / t->block) * t->inner + i % t->inner : at;
+        return *run = n, 0;
+    const int64_t at = i / t->inner % t->length, behind = i % t->inner;
+    if (!t->block)
+        return *run = fr_min(n, t->inner - behind), at;
+    const int64_t rest = t->inner == 1 ? fr_min(t->block - at % t->block, t->length - at) : 1;
+    *run = fr_min(n, rest);
+    return (i / t->inner / t->length * t->blocks + at / t->block) * t->inner + behind;
 }
 
-static int32_t integer_at(const fr_tensor *t, int64_t i) {
-    switch (t->dtype) {
-    case FR_U8:
-        return t->data[i];
-    case FR_I8:
-        return ((const int8_t *)t->data)[i];
-    default:
-        return ((const int32_t *)(const void *)t->data)[i];
-    }
+static const fr_tensor *zero_of(const fr_call *c) { return c->n_in > 2 ? c->in[2] : NULL; }
+static float scale_at(const fr_call *c, int64_t i) { return ((const float *)(const void *)c->in[1]->data)[i]; }
+
+static bool is_code(int dtype) {
+    return dtype == FR_I8 || dtype == FR_U8 || dtype == FR_I16 || dtype == FR_U16 || fr_is_small_int(dtype);
 }
+
+/* ---- QUANTIZE ---- */
 
 frugal_status fr_quantize_check(const fr_call *c) {
-    const fr_tensor *y = c->out[0];
+    const fr_tensor *y = c->out[0], *zero = zero_of(c);
     scaling t;
     FR_DTYPE(c, c->in[0]->dtype == FR_F32, "quantize is of float32");
-    FR_DTYPE(c, y->dtype == FR_I8 || y->dtype == FR_U8, "quantize gives int8 or uint8");
-    FR_DTYPE(c, !c->in[2] || c->in[2]->dtype == y->dtype, "the zero point must have the output's data type");
+    FR_DTYPE(c, is_code(y->dtype), "quantize gives integers of 2, 4, 8 or 16 bits");
+    FR_DTYPE(c, !zero || zero->dtype == y->dtype, "the zero point must have the output's data type");
     return scaling_shape(c, &t);
+}
+
+/* Limits that are integers may come before the rounding, and then adding 1.5 * 2^23 rounds; NaN: the lowest code. */
+#define QUANTIZE(T)                                                                                                              \
+    do {                                                                                                                         \
+        T *y = (T *)(void *)c->out[0]->data + begin;                                                                             \
+        for (int64_t i = 0; i < n; i++) {                                                                                        \
+            float v = x[i] / scale;                                                                                              \
+            v = v > low ? v : low;                                                                                               \
+            v = v < high ? v : high;                                                                                             \
+            y[i] = (T)((int32_t)((v + 12582912.0f) - 12582912.0f) + zero);                                                       \
+        }                                                                                                                        \
+    } while (0)
+
+static void quantize_run(const fr_call *c, int64_t begin, int64_t n, float scale, int32_t zero) {
+    const float *x = (const float *)(const void *)c->in[0]->data + begin;
+    int32_t lowest, highest;
+    fr_int_range(c->out[0]->dtype, &lowest, &highest);
+    const float low = (float)(lowest - zero), high = (float)(highest - zero);
+    switch (c->out[0]->dtype) {
+    case FR_U8:
+    case FR_U4:
+    case FR_U2:
+        QUANTIZE(uint8_t);
+        break;
+    case FR_U16:
+        QUANTIZE(uint16_t);
+        break;
+    case FR_I16:
+        QUANTIZE(int16_t);
+        break;
+    default:
+        QUANTIZE(int8_t);
+        break;
+    }
 }
 
 static void quantize_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const scaling *t = p;
-    const fr_call *c = t->c;
-    const float *x = (const float *)(const void *)c->in[0]->data, *scale = (const float *)(const void *)c->in[1]->data;
-    const bool is_signed = c->out[0]->dtype == FR_I8;
-    const float low = is_signed ? -128.0f : 0.0f, high = is_signed ? 127.0f : 255.0f;
+    const fr_tensor *zero = zero_of(t->c);
     (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        const int64_t at = scale_index(t, i);
-        float v = rintf(x[i] / scale[at]) + (c->in[2] ? (float)integer_at(c->in[2], at) : 0.0f);
-        v = !(v > low) ? low : v > high ? high : v; /* NaN: the lowest code */
-        c->out[0]->data[i] = (uint8_t)(int32_t)v;
+    for (int64_t run; begin < end; begin += run) {
+        const int64_t at = scale_index(t, begin, end - begin, &run);
+        quantize_run(t->c, begin, run, scale_at(t->c, at), zero ? fr_int_at(zero, at) : 0);
     }
 }
 
@@ -86,24 +118,94 @@ frugal_status fr_quantize_run(const fr_call *c) {
     return FRUGAL_OK;
 }
 
-frugal_status fr_dequantize_check(const fr_call *c) {
-    const fr_tensor *x = c->in[0];
+/* ---- QUANTIZE_FLOAT ---- */
+
+frugal_status fr_quantize_float_check(const fr_call *c) {
+    const fr_tensor *y = c->out[0], *zero = zero_of(c);
     scaling t;
-    FR_DTYPE(c, x->dtype == FR_I8 || x->dtype == FR_U8 || x->dtype == FR_I32, "dequantize is of int8, uint8 or int32");
-    FR_DTYPE(c, c->out[0]->dtype == FR_F32, "dequantize gives float32");
-    FR_DTYPE(c, !c->in[2] || c->in[2]->dtype == x->dtype, "the zero point must have the input's data type");
+    FR_DTYPE(c, c->in[0]->dtype == FR_F32, "quantize is of float32");
+    FR_DTYPE(c, fr_is_small_float(y->dtype), "this quantize gives floats of 4 or 8 bits");
+    FR_DTYPE(c, !zero || zero->dtype == y->dtype, "the zero point must have the output's data type");
     return scaling_shape(c, &t);
+}
+
+static void quantize_float_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const scaling *t = p;
+    const fr_call *c = t->c;
+    const float *x = (const float *)(const void *)c->in[0]->data;
+    const fr_tensor *zero = zero_of(c);
+    const int dtype = c->out[0]->dtype;
+    (void)thread;
+    for (int64_t run; begin < end; begin += run) {
+        const int64_t at = scale_index(t, begin, end - begin, &run);
+        const float scale = scale_at(c, at), z = zero ? fr_small_to_float(dtype, zero->data[at]) : 0;
+        for (int64_t i = begin; i < begin + run; i++)
+            c->out[0]->data[i] = fr_small_of(dtype, (double)(x[i] / scale + z), c->attrs[2] != 0, 0);
+    }
+}
+
+frugal_status fr_quantize_float_run(const fr_call *c) {
+    scaling t;
+    FR_TRY(scaling_shape(c, &t));
+    fr_parallel(c, c->out[0]->n, 4096, quantize_float_range, &t);
+    return FRUGAL_OK;
+}
+
+/* ---- DEQUANTIZE ---- */
+
+frugal_status fr_dequantize_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0], *zero = zero_of(c);
+    scaling t;
+    FR_DTYPE(c, is_code(x->dtype) || x->dtype == FR_I32 || fr_is_small_float(x->dtype),
+             "dequantize is of integers of 2 to 16 bits, int32, or floats of 4 or 8 bits");
+    FR_DTYPE(c, c->out[0]->dtype == FR_F32, "dequantize gives float32");
+    FR_DTYPE(c, !zero || zero->dtype == x->dtype, "the zero point must have the input's data type");
+    return scaling_shape(c, &t);
+}
+
+#define DEQUANTIZE(T)                                                                                                            \
+    do {                                                                                                                         \
+        const T *x = (const T *)(const void *)c->in[0]->data + begin;                                                            \
+        for (int64_t i = 0; i < n; i++)                                                                                          \
+            y[i] = (float)(x[i] - zero) * scale;                                                                                 \
+    } while (0)
+
+static void dequantize_run(const fr_call *c, int64_t begin, int64_t n, float scale, int64_t at) {
+    const fr_tensor *x = c->in[0], *z = zero_of(c);
+    float *y = (float *)(void *)c->out[0]->data + begin;
+    if (fr_is_small_float(x->dtype)) {
+        const float zero = z ? fr_small_to_float(x->dtype, z->data[at]) : 0;
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (fr_small_to_float(x->dtype, x->data[begin + i]) - zero) * scale;
+        return;
+    }
+    const int32_t zero = z ? fr_int_at(z, at) : 0;
+    switch (x->dtype) {
+    case FR_U8:
+        DEQUANTIZE(uint8_t);
+        break;
+    case FR_I8:
+        DEQUANTIZE(int8_t);
+        break;
+    case FR_U16:
+        DEQUANTIZE(uint16_t);
+        break;
+    case FR_I16:
+        DEQUANTIZE(int16_t);
+        break;
+    default: /* int32, whose difference may need 33 bits, and less than a byte */
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (float)((int64_t)fr_int_at(x, begin + i) - zero) * scale;
+        break;
+    }
 }
 
 static void dequantize_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const scaling *t = p;
-    const fr_call *c = t->c;
-    const float *scale = (const float *)(const void *)c->in[1]->data;
-    float *y = (float *)(void *)c->out[0]->data;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        const int64_t at = scale_index(t, i), zero = c->in[2] ? integer_at(c->in[2], at) : 0;
-        y[i] = (float)(integer_at(c->in[0], i) - zero) * scale[at];
+    for (int64_t run; begin < end; begin += run) {
+        const int64_t at = scale_index(t, begin, end - begin, &run);
+        dequantize_run(t->c, begin, run, scale_at(t->c, at), at);
     }
 }
 
@@ -111,5 +213,70 @@ frugal_status fr_dequantize_run(const fr_call *c) {
     scaling t;
     FR_TRY(scaling_shape(c, &t));
     fr_parallel(c, c->out[0]->n, 8192, dequantize_range, &t);
+    return FRUGAL_OK;
+}
+
+/* ---- DYNAMIC_QUANTIZE ---- */
+
+frugal_status fr_dynamic_quantize_check(const fr_call *c) {
+    const fr_tensor *y = c->out[0], *scale = c->out[1], *zero = c->out[2];
+    FR_DTYPE(c, c->in[0]->dtype == FR_F32 && y->dtype == FR_U8, "this quantize is of float32 and gives uint8");
+    FR_DTYPE(c, scale->dtype == FR_F32 && zero->dtype == FR_U8, "the scale is float32 and the zero point uint8");
+    FR_SHAPE(c, scale->n == 1 && zero->n == 1, "scale and zero point are one element each");
+    return fr_same_shape(c, y, c->in[0], 1);
+}
+
+/* Lanes, so that a compiler can vectorise it; the order does not matter to a maximum.  A NaN is passed over. */
+static void extremes(const float *x, int64_t n, float *low, float *high) {
+    float a[16] = {0}, b[16] = {0};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        for (int j = 0; j < 16; j++) {
+            a[j] = x[i + j] < a[j] ? x[i + j] : a[j];
+            b[j] = x[i + j] > b[j] ? x[i + j] : b[j];
+        }
+    }
+    for (; i < n; i++) {
+        a[0] = x[i] < a[0] ? x[i] : a[0];
+        b[0] = x[i] > b[0] ? x[i] : b[0];
+    }
+    *low = *high = 0;
+    for (int j = 0; j < 16; j++) {
+        *low = a[j] < *low ? a[j] : *low;
+        *high = b[j] > *high ? b[j] : *high;
+    }
+}
+
+typedef struct dynamic_ctx {
+    const float *x;
+    uint8_t *y;
+    float scale;
+    int32_t zero;
+} dynamic_ctx;
+
+static void dynamic_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const dynamic_ctx *d = p;
+    const float low = (float)-d->zero, high = (float)(255 - d->zero);
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        float v = d->x[i] / d->scale;
+        v = v > low ? v : low;
+        v = v < high ? v : high;
+        d->y[i] = (uint8_t)((int32_t)((v + 12582912.0f) - 12582912.0f) + d->zero);
+    }
+}
+
+frugal_status fr_dynamic_quantize_run(const fr_call *c) {
+    dynamic_ctx d = {(const float *)(const void *)c->in[0]->data, c->out[0]->data, 1, 0};
+    float low, high;
+    extremes(d.x, c->in[0]->n, &low, &high);
+    d.scale = high == low ? 1.0f : (high - low) / 255.0f;
+    float zero = (0.0f - low) / d.scale;
+    zero = zero > 0 ? (zero < 255 ? zero : 255) : 0; /* an infinite scale gives 0 or NaN */
+    d.zero = (int32_t)rintf(zero);
+    *(float *)(void *)c->out[1]->data = d.scale;
+    *c->out[2]->data = (uint8_t)d.zero;
+    if (c->in[0]->n > 0)
+        fr_parallel(c, c->in[0]->n, 16384, dynamic_range, &d);
     return FRUGAL_OK;
 }

@@ -105,6 +105,15 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
 
     /* -- quantization and data types -- */
     [FRUGAL_OP_CONVERT] = {.name = "convert", IN(1, 1, 1), .required = 1, .attrs = "tc", DO(convert)},
+    [FRUGAL_OP_QUANTIZE_FLOAT] = {.name = "quantize_float", IN(2, 3, 1), .required = 3, .attrs = "ant", DO(quantize_float)},
+    [FRUGAL_OP_DYNAMIC_QUANTIZE] = {.name = "dynamic_quantize", IN(1, 1, 3), .required = 1, .attrs = "", DO(dynamic_quantize)},
+    [FRUGAL_OP_LINEAR_INTEGER] = {.name = "linear_integer",
+                                  IN(3, 6, 1),
+                                  .required = 7,
+                                  .attrs = "",
+                                  DO(linear_integer),
+                                  .scratch = fr_linear_integer_scratch,
+                                  .operations = fr_linear_integer_operations},
     [FRUGAL_OP_BIT_CAST] = {.name = "bit_cast", IN(1, 1, 1), .required = 1, .attrs = "", DO(bit_cast)},
 
     /* -- integer convolution and pooling -- */

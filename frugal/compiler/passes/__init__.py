@@ -13,6 +13,7 @@ from .embedding import gather_dequantize
 from .epilogue import fuse_epilogues
 from .gelu import fuse_activations
 from .hard import fuse_hard_activations
+from .integer_linear import fuse_integer_scales
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
 from .spelled_attention import fuse_spelled_attention
@@ -23,6 +24,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     merge_equal_steps,
     skip_expands,
     gather_dequantize,
+    fuse_integer_scales,
     fuse_activations,
     fuse_hard_activations,
     fuse_norms,
