@@ -29,6 +29,7 @@ class Wheel:
     folder: str
     platform: str = ""
     debian: bool = False
+    python: str = ""
 
 
 WHEELS = {
@@ -77,6 +78,22 @@ WHEELS = {
         "8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e",
         "usr/share/asterisk/sounds/fr_CA_f_June/",
         debian=True,
+    ),
+    # PP-OCR (Apache-2.0): text detection, recognition and orientation, mobile convolutional nets; 16 MB.
+    "pp-ocr": Wheel(
+        "rapidocr-onnxruntime",
+        "1.4.4",
+        "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",
+        "rapidocr_onnxruntime/models/",
+    ),
+    # scikit-image's sample photographs (BSD-3-Clause and free): a page of text, a cup, a cat.
+    "photographs": Wheel(
+        "scikit-image",
+        "0.25.2",
+        "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641",
+        "skimage/data/",
+        "manylinux2014_x86_64",
+        python="3.11",
     ),
 }
 
@@ -158,6 +175,7 @@ def _download(wheel: Wheel, to: Path) -> Path:
         str(to),
         f"{wheel.package}=={wheel.version}",
         *(["--platform", wheel.platform] if wheel.platform else []),
+        *(["--python-version", wheel.python] if wheel.python else []),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(to.glob("*.whl"))
