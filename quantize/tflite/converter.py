@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Perm = tuple[int, ...]
 Handler = Callable[["Op"], None]
 HANDLERS: dict[str, Handler] = {}
-HANDLER_MODULES = ("conv", "dense", "elementwise", "activation", "shape", "reduce", "state", "recurrent")
+HANDLER_MODULES = ("conv", "dense", "elementwise", "activation", "shape", "reduce", "state", "recurrent", "control")
 ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
 CLAMPS: dict[str, tuple[float | None, float | None]] = {
     "RELU": (0.0, None),
@@ -41,7 +41,8 @@ CLAMPS: dict[str, tuple[float | None, float | None]] = {
     "RELU6": (0.0, 6.0),
     "RELU_0_TO_1": (0.0, 1.0),
 }
-MAX_NODES = 200_000
+MIN_NODES = 20_000  # that any file may give, and one more for 4 of its bytes: subgraphs may be used often
+MAX_DEPTH = 16  # of subgraphs in subgraphs
 
 
 def identity(rank: int) -> Perm:
@@ -78,13 +79,14 @@ def load_handlers() -> dict[str, Handler]:
 
 
 class Graph:
-    """Nodes and initializers under construction; the main graph or the body of a Scan."""
+    """Nodes and initializers under construction: the main graph, or a body inside `outer`, with which it shares initializers."""
 
-    def __init__(self, names: set[str]) -> None:
+    def __init__(self, names: set[str], outer: Graph | None = None, limit: int = 0) -> None:
         self.onnx: Any = _lazy.onnx()
         self.nodes: list[Any] = []
-        self.tensors: dict[str, OutTensor] = {}
+        self.tensors: dict[str, OutTensor] = outer.tensors if outer else {}
         self.names = names
+        self.left: list[int] = outer.left if outer else [limit]  # nodes that may follow, bodies included
 
     def unique(self, name: str) -> str:
         """`name`, or `name_2`, … when it is taken; marks it as taken."""
@@ -97,8 +99,9 @@ class Graph:
 
     def node(self, kind: str, inputs: Sequence[str], name: str, outputs: int | Sequence[str] = 1, **attributes: Any) -> list[str]:
         """Append a node; returns the names of its outputs, fresh ones unless given."""
-        if len(self.nodes) >= MAX_NODES:
-            raise InvalidModel(f"the graph has more than {MAX_NODES} nodes")
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise InvalidModel("the graph has far more nodes than the file has operators")
         base = name if f"/{kind}" in name[-len(kind) - 5 :] else f"{name}/{kind}"
         made = [self.unique(base) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), made, name=name, **attributes))
@@ -106,14 +109,13 @@ class Graph:
 
 
 class Converter:
-    """One subgraph on its way to ONNX."""
+    """One subgraph on its way to ONNX: the main one, or (with a parent) one that becomes a body or part of the parent's graph."""
 
-    def __init__(self, model: Model, subgraph: Subgraph, opset: int) -> None:
+    def __init__(self, model: Model, subgraph: Subgraph, opset: int, parent: Converter | None = None, prefix: str = "") -> None:
         self.model, self.subgraph, self.opset = model, subgraph, opset
         self.onnx: Any = _lazy.onnx()
         self.path = model.path
         self.forms: dict[int, dict[tuple[Perm, bool], str]] = {}  # tensor -> (axes, real) -> ONNX value
-        self.main_form: dict[int, str] = {}  # tensor -> the value that its operator produced
         self.final: dict[str, str] = {}  # value -> the name it gets at the end
         self.values: dict[int, NDArray[Any]] = {}  # tensors whose value is known: constants, shapes
         self.inputs: list[Any] = []
@@ -121,18 +123,23 @@ class Converter:
         self.state: dict[str, dict[str, Any]] = {}  # NAME -> what the metadata says of it
         self.variables: dict[str, Variable] = {}
         self.handles: dict[int, str] = {}  # tensor of a VAR_HANDLE -> its variable
-        self.node_names: set[str] = set()
-        self.names = self.tensor_names()
-        self.graph = Graph({*self.names})
         self.shared: dict[Any, str] = {}
-        self.notes: list[str] = []
+        self.given: set[str] = set()  # values that come from outside
+        self.claimed: set[str] = set()  # names that outputs have by now
+        self.output_set = set(subgraph.outputs)
+        self.depth: int = parent.depth + 1 if parent else 0
+        self.notes: list[str] = parent.notes if parent else []
+        self.node_names: set[str] = parent.node_names if parent else set()
+        self.names = self.tensor_names(parent.graph.names if parent else set(), prefix)
+        self.own_names = set(self.names)
+        self.graph: Graph = parent.graph if parent else Graph({*self.names}, limit=MIN_NODES + model.size // 4)
 
-    def tensor_names(self) -> list[str]:
-        """A unique name for each tensor, graph inputs and outputs first served."""
-        g, seen, names = self.subgraph, set[str](), [""] * len(self.subgraph.tensors)
+    def tensor_names(self, seen: set[str], prefix: str) -> list[str]:
+        """A unique name for each tensor, graph inputs and outputs first served; `seen` are taken, and grows."""
+        g, names = self.subgraph, [""] * len(self.subgraph.tensors)
         first = dict.fromkeys([*g.inputs, *g.outputs])
         for i in [*first, *(i for i in range(len(names)) if i not in first)]:
-            base = g.tensors[i].name or f"tensor_{i}"
+            base = prefix + (g.tensors[i].name or f"tensor_{i}")
             name, n = base, 1
             while name in seen:
                 n += 1
@@ -145,10 +152,16 @@ class Converter:
 
     def run(self) -> None:
         """Convert all operators."""
-        handlers = load_handlers()
-        self.refuse_unknown(handlers)
+        self.refuse_unknown(load_handlers())
         for i in dict.fromkeys(self.subgraph.inputs):
             self.add_input(i)
+        self.convert()
+        with self.model.reader.at("graph outputs"):
+            self.finish()
+
+    def convert(self) -> None:
+        """All operators in order."""
+        handlers = load_handlers()
         for operator in self.subgraph.operators:
             what = f"{self.path}: {operator}" + (f" (output {self.names[operator.outputs[0]]!r})" if operator.outputs else "")
             try:
@@ -159,8 +172,6 @@ class Converter:
                 raise e if str(e).startswith(str(self.path)) else InvalidModel(f"{what}: {e}") from e
             except MALFORMED as e:
                 raise InvalidModel(f"{what}: malformed ({e or type(e).__name__})") from e
-        with self.model.reader.at("graph outputs"):
-            self.finish()
 
     def refuse_unknown(self, handlers: dict[str, Handler]) -> None:
         """Name every operator that has no handler, before any work."""
@@ -184,6 +195,7 @@ class Converter:
         dims = ["batch" if i == 0 and d < 0 else f"{name}_{i}" if d < 0 else d for i, d in enumerate(t.shape)]
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, self.elem(t), dims))
         self.forms[index] = {(identity(t.rank), False): name}
+        self.given.add(name)
 
     def elem(self, t: Tensor) -> int:
         """The ONNX data type of a tensor."""
@@ -227,7 +239,7 @@ class Converter:
             return made[perm, real]
         value = self.value(t)
         if value is not None and not made.get((identity(t.rank), False)):
-            name = self.names[t.index] + ("/value" if t.index in self.subgraph.outputs else "") + self.suffix(perm)
+            name = self.names[t.index] + ("/value" if t.index in self.output_set else "") + self.suffix(perm)
             made[perm, False] = self.constant(name, value.transpose(perm), (t.index, perm))
         elif not made:
             raise InvalidModel(f"{self.path}: {t}: is used before any operator produces it")
@@ -263,7 +275,7 @@ class Converter:
         if key is not None and key in self.shared:
             return self.shared[key]
         value = np.asarray(value)
-        full = self.graph.unique(name) if name not in self.names or name in self.graph.tensors else name
+        full = self.graph.unique(name) if name not in self.own_names or name in self.graph.tensors else name
         self.graph.tensors[full] = onnxfile.from_array(full, np.ascontiguousarray(value).reshape(value.shape))
         if key is not None:
             self.shared[key] = full
@@ -313,12 +325,12 @@ class Converter:
         if len(perm) != t.rank:
             raise InvalidModel(f"{self.path}: {t}: has shape {list(t.shape)}, the operator gives {len(perm)} dimensions")
         self.forms[t.index] = {(perm, False): value}
-        if t.index not in self.subgraph.outputs and value not in self.final and not self.owned(value):
+        if t.index not in self.output_set and value not in self.final and not self.owned(value):
             self.final[value] = self.names[t.index]
 
     def owned(self, value: str) -> bool:
         """Whether a value has a name of its own: graph inputs, constants, values that are a tensor already."""
-        return value in self.graph.tensors or any(i.name == value for i in self.inputs) or value in self.final
+        return value in self.graph.tensors or value in self.given or value in self.final
 
     def put_real(self, t: Tensor, value: str, perm: Perm | None = None, activation: str = "NONE") -> None:
         """`value` are the reals of the tensor before the fused activation: clamp and quantize as its type asks."""
@@ -370,22 +382,33 @@ class Converter:
 
     def finish(self) -> None:
         """Graph outputs, and the names that were chosen on the way."""
-        taken = set[str]()
         for i in dict.fromkeys(self.subgraph.outputs):
-            t = self.tensor(i)
-            value = self.raw(t)
-            name = self.names[i]
-            if self.owned(value) or value in taken or value == name:
-                out = self.graph.unique(f"{name}/output") if i in self.subgraph.inputs else name
-                self.graph.node("Identity", [value], self.node_name(f"{name}/Identity"), outputs=[out])
-            else:
-                self.final[value], out = name, name
-            taken.add(value)
-            self.add_output(out, t)
+            self.add_output(self.output_value(i), self.tensor(i))
         self.finish_state()
-        for node in self.graph.nodes:
+        self.rename(self.graph.nodes)
+
+    def output_value(self, index: int) -> str:
+        """The name of an output of the subgraph: its tensor's, of a node's result that has no other name."""
+        value, name = self.raw(self.tensor(index)), self.names[index]
+        if not self.owned(value) and value != name:
+            self.final[value] = name
+            self.claimed.add(name)
+            return name
+        taken = index in self.subgraph.inputs or name in self.claimed
+        out = self.graph.unique(f"{name}/output") if taken else name
+        self.graph.node("Identity", [value], self.node_name(f"{name}/Identity"), outputs=[out])
+        self.claimed.add(out)
+        self.given.add(out)
+        return out
+
+    def rename(self, nodes: Any) -> None:
+        """Give values their final names, in bodies too."""
+        for node in nodes:
             node.input[:] = [self.final.get(v, v) for v in node.input]
             node.output[:] = [self.final.get(v, v) for v in node.output]
+            for a in node.attribute:
+                if a.type == a.GRAPH:
+                    self.rename(a.g.node)
 
     def add_output(self, name: str, t: Tensor) -> None:
         dims = ["batch" if i == 0 and d < 0 else f"{name}_{i}" if d < 0 else d for i, d in enumerate(t.shape)]
@@ -400,16 +423,19 @@ class Converter:
     def proto(self, name: str, metadata: dict[str, str]) -> Any:
         """The ModelProto without the initializers, which are self.graph.tensors."""
         h = self.onnx.helper
-        used = {v for n in self.graph.nodes for v in n.input} | {o.name for o in self.outputs}
-        self.graph.tensors = {k: v for k, v in self.graph.tensors.items() if k in used or self.inner_use(k)}
+        used = {o.name for o in self.outputs} | self.reads(self.graph.nodes)
+        self.graph.tensors = {k: v for k, v in self.graph.tensors.items() if k in used}
         graph = h.make_graph(self.graph.nodes, name, self.inputs, self.outputs)
         model = h.make_model(graph, opset_imports=[h.make_opsetid("", self.opset)], ir_version=IR_VERSION, producer_name="frugal")
         h.set_model_props(model, metadata)
         return model
 
-    def inner_use(self, name: str) -> bool:
-        """Whether the body of a Scan reads an initializer."""
-        return any(name in n.input for node in self.graph.nodes for a in node.attribute if a.type == a.GRAPH for n in a.g.node)
+    def reads(self, nodes: Any) -> set[str]:
+        """What nodes read, in bodies too."""
+        found = {v for n in nodes for v in n.input}
+        for a in (a for n in nodes for a in n.attribute if a.type == a.GRAPH):
+            found |= self.reads(a.g.node) | {o.name for o in a.g.output}
+        return found
 
 
 class Op:

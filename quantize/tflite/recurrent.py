@@ -111,8 +111,7 @@ def onnx_lstm(o: Op, cell: Cell, time_axis: int) -> None:
 def scan(o: Op, cell: Cell, time_axis: int) -> tuple[str, str, str]:
     """All steps: the sequence of outputs, and both states after the last."""
     c, h = o.c, c_info(o)
-    outer, body = c.graph, Graph(c.graph.names)
-    body.tensors = outer.tensors  # initializers stay outside: the body sees them
+    outer, body = c.graph, Graph(c.graph.names, c.graph)
     cell.prepare()  # so do dequantized weights
     names = [body.unique(f"{o.name}/{n}") for n in ("h", "c", "x")]
     c.graph = body

@@ -566,3 +566,49 @@ def top_k(o: Op) -> None:
     made = o.nodes("TopK", [o.c.real(x), k], main=True, outputs=2, axis=-1)
     o.c.put_real(values, made[0])
     o.c.put(places, made[1] if places.dtype == np.int64 else o.node("Cast", [made[1]], to=o.c.elem(places)))
+
+
+@op("BROADCAST_ARGS")
+def broadcast_args(o: Op) -> None:
+    """The shape to which two shapes broadcast."""
+    y = o.output()
+    ones = o.node("Expand", [o.c.scalar(0, np.int64), o.int64(0)])
+    value = o.node("Shape", [o.node("Expand", [ones, o.int64(1)])], main=True)
+    o.c.put(y, value if y.dtype == np.int64 else o.node("Cast", [value], to=o.c.elem(y)))
+
+
+@op("DYNAMIC_UPDATE_SLICE")
+def dynamic_update_slice(o: Op) -> None:
+    """x with the cells from `start` on replaced by those of `update`; start is moved back where they would not fit."""
+    x, update, y = o.input(0), o.input(1), o.output()
+    if (
+        min((*x.shape, *update.shape), default=0) < 0
+        or x.rank != update.rank
+        or any(a < b for a, b in zip(x.shape, update.shape, strict=True))
+    ):
+        raise UnsupportedOperator(f"shapes {list(x.shape)} and {list(update.shape)}")
+    room = [a - b for a, b in zip(x.shape, update.shape, strict=True)]
+    start = o.node("Min", [o.node("Max", [o.int64(2), o.c.ints([0] * x.rank)]), o.c.ints(room)])
+    pads = o.node("Concat", [start, o.node("Sub", [o.c.ints(room), start])], axis=0)
+    here = o.node("Expand", [o.c.scalar(1, np.int32), o.c.ints(list(update.shape))])
+    mask = o.node("Cast", [o.node("Pad", [here, pads, o.c.scalar(0, np.int32)])], to=o.c.onnx.TensorProto.BOOL)
+    zero = o.c.scalar(0, np.float32 if x.quantized else x.dtype)
+    moved = o.node("Pad", [o.c.real(update), pads, zero])
+    o.c.put_real(y, o.node("Where", [mask, moved, o.c.real(x)], main=True))
+
+
+@op("SCATTER_ND")
+def scatter_nd(o: Op) -> None:
+    """Zeros of a shape with updates added at index vectors."""
+    updates, y = o.input(1), o.output()
+    zero = o.c.scalar(0, np.float32 if updates.quantized else updates.dtype)
+    start = o.node("Expand", [zero, o.int64(2)])
+    o.c.put_real(y, o.node("ScatterND", [start, o.int64(0), o.c.real(updates)], main=True, reduction="add"))
+
+
+@op("WHERE")
+def where(o: Op) -> None:
+    """The places of what is not zero, a row each."""
+    y = o.output()
+    value = o.node("Transpose", [o.node("NonZero", [o.c.raw(o.input(0))])], main=True, perm=[1, 0])
+    o.c.put(y, value if y.dtype == np.int64 else o.node("Cast", [value], to=o.c.elem(y)))

@@ -911,3 +911,70 @@ def variables(rng: np.random.Generator) -> Case:
     m.op("VAR_HANDLE", [], [handle], "VarHandleOptions", SharedName="line")
     m.op("ASSIGN_VARIABLE", [handle, pattern], [], "AssignVariableOptions")
     return Case(m.bytes(), feeds, steps=0)
+
+
+@case("while")
+def while_(rng: np.random.Generator) -> Case:
+    """Doubles x until the counter is 5; the weights of the body are its own constants."""
+    m = Maker(rng)
+    x, n = m.input((2, 3)), m.input((), "int32", low=0, high=7)
+    a, b = m.tensor((2, 3)), m.tensor((), "int32")
+    m.op("WHILE", [x, n], [a, b], "WhileOptions", CondSubgraphIndex=1, BodySubgraphIndex=2)
+    m.io(m.fed, [a, b])
+    feeds = [{"t0": m.value(x), "t1": m.value(n)} for _ in range(4)]
+    m.graph()
+    x, n, y = m.tensor((2, 3)), m.tensor((), "int32"), m.tensor((), "bool")
+    m.op("LESS", [n, m.ints(5)], [y])
+    m.io([x, n], [y])
+    m.graph()
+    x, n, y, k = m.tensor((2, 3)), m.tensor((), "int32"), m.tensor((2, 3)), m.tensor((), "int32")
+    m.op("FULLY_CONNECTED", [x, m.weights((3, 3), "float32"), -1], [y], "FullyConnectedOptions", FusedActivationFunction=RELU)
+    m.op("ADD", [n, m.ints(1)], [k], "AddOptions", FusedActivationFunction=0)
+    m.io([x, n], [y, k])
+    return Case(m.bytes(), feeds)
+
+
+@case("if")
+def if_(rng: np.random.Generator) -> Case:
+    """x + x, or x itself; int8."""
+    m = Maker(rng)
+    c, x, y = m.input((), "bool"), m.input((2, 3), "int8"), m.activation((2, 3), "int8")
+    m.op("IF", [c, x], [y], "IfOptions", ThenSubgraphIndex=1, ElseSubgraphIndex=2)
+    m.io(m.fed, [y])
+    feeds = [{"t0": np.array(v), "t1": m.value(x)} for v in (True, False)]
+    m.graph()
+    x, y = m.activation((2, 3), "int8"), m.activation((2, 3), "int8")
+    m.op("ADD", [x, x], [y], "AddOptions", FusedActivationFunction=0)
+    m.io([x], [y])
+    m.graph()
+    x = m.activation((2, 3), "int8")
+    m.io([x], [x])
+    return Case(m.bytes(), feeds)
+
+
+def update_slice(m: Maker, dtype: str) -> Case:
+    x, u, at = m.input((4, 5), dtype), m.input((2, 3), dtype), m.input((2,), "int32", low=-1, high=5)
+    y = m.activation((4, 5), dtype)
+    m.op("DYNAMIC_UPDATE_SLICE", [x, u, at], [y])
+    return m.case(y, runs=6, steps=0)
+
+
+for dtype in ("float32", "int8"):
+    add(f"dynamic_update_slice_{dtype}", lambda m, dtype=dtype: update_slice(m, dtype))
+
+
+@case("scatter_nd")
+def scatter_nd(rng: np.random.Generator) -> Case:
+    m = Maker(rng)
+    at, u, y = m.input((3, 1), "int32", low=0, high=5), m.input((3, 4)), m.tensor((5, 4))
+    m.op("SCATTER_ND", [at, u, m.ints([5, 4])], [y])
+    return m.case(y)
+
+
+@case("broadcast_args")
+def broadcast_args(rng: np.random.Generator) -> Case:
+    m = Maker(rng)
+    x, y, z = m.input((3, 1)), m.tensor((3,), "int32"), m.tensor((2, 3, 4))
+    m.op("BROADCAST_ARGS", [m.ints([3, 1]), m.ints([2, 1, 4])], [y])
+    m.op("BROADCAST_TO", [x, y], [z], "BroadcastToOptions")
+    return m.case(y, z)
