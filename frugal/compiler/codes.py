@@ -153,11 +153,26 @@ def form(node: Node, codes: Tensor, last: bool) -> Tensor:
     last = last and rank > 2
     if (codes, last) not in forms:
         other = forms.get((codes, not last))
-        if last:
-            forms[codes, last] = turned(node, codes if other is None else other, last_perm(rank))
-        else:
-            forms[codes, last] = codes if other is None else turned(node, other, first_perm(rank))
+        made = None if other is not None else entered(node, codes, last)
+        if made is None and last:
+            made = turned(node, codes if other is None else other, last_perm(rank))
+        elif made is None:
+            made = codes if other is None else turned(node, other, first_perm(rank))
+        forms[codes, last] = made
     return forms[codes, last]
+
+
+def entered(node: Node, codes: Tensor, last: bool) -> Tensor | None:
+    """Codes that QuantizeLinear makes of a float tensor, straight in the form that is wanted."""
+    step = producer(node.lowering, codes)
+    if step is None or step.op != Op.QUANTIZE or step.inputs[0] is None or step.inputs[0].dtype != DType.FLOAT or step.attrs[1]:
+        return None
+    try:
+        scale, zero = positive(step.inputs[1]), known_zero(step.inputs[2], codes.dtype)
+    except Stay:
+        return None
+    shape = [codes.shape[p] for p in last_perm(codes.rank)] if last else codes.shape
+    return node.emit(Op.QCODES, [step.inputs[0]], DType.UINT8, shape, int(last), zero, float(scale))
 
 
 def has_last(node: Node, codes: Tensor) -> bool:

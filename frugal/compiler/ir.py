@@ -160,6 +160,7 @@ class Op(IntEnum):
     QLOOKUP = 68
     QSOFTMAX = 69
     CONV_INTEGER = 70
+    QCODES = 71
 
     # -- 72..79: recurrences and transforms
     RECURRENT = 72

@@ -426,6 +426,9 @@ enum frugal_op {
      * x_zero? (dtype of x, one element), w_zero? (dtype of w, one element or [oc]); out y int32 [n, oc, oh, ow].  attrs g, stride
      * h, stride w, dilation h, dilation w, top (d), left (d).  Zero points as they are, padding is the zero point. */
     FRUGAL_OP_CONV_INTEGER = 70,
+    /* in x float32; out y codes of the same shape or, with last 1, of x [n, c, ..] as [n, .., c].  attrs last, zero of y, scale
+     * (float).  y = limit(x / scale, -zero, 255 - zero) rounded half to even, plus zero. */
+    FRUGAL_OP_QCODES = 71,
 
     /* -- 72..79: recurrences and transforms (ops_recurrent.c, ops_signal.c) -- */
     /* in x float32 [t, b, d g s], r F32_P16 [d g hp, h] or float32 [d, g h, h], bias? [d hp] (of the last gate of a GRU, for

@@ -255,6 +255,7 @@ FR_DECLARE(qpool)
 FR_DECLARE(qlookup)
 FR_DECLARE(qsoftmax)
 FR_DECLARE(conv_integer)
+FR_DECLARE(qcodes)
 void fr_qconv_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_qconv_operations(const fr_call *c);
 int64_t fr_qdepth_operations(const fr_call *c);

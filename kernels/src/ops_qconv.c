@@ -582,6 +582,84 @@ frugal_status fr_qpool_run(const fr_call *c) {
     return FRUGAL_OK;
 }
 
+/* ---- from float ---- */
+
+typedef struct codes_job {
+    const fr_call *c;
+    int64_t batch, ch, pixels, blocks; /* x [batch, ch, pixels], y [batch, pixels, ch]; blocks of pixels */
+    float scale;
+    int32_t zero;
+} codes_job;
+enum { CODES_BLOCK = 256 };
+
+static codes_job codes_of(const fr_call *c) {
+    const fr_tensor *x = c->in[0];
+    const bool last = c->attrs[0] != 0;
+    codes_job j = {.c = c,
+                   .batch = last ? x->dims[0] : 1,
+                   .ch = last ? x->dims[1] : 1,
+                   .pixels = last ? fr_product(x, 2, x->rank) : x->n,
+                   .scale = fr_attr_float(c, 2),
+                   .zero = (int32_t)c->attrs[1]};
+    j.blocks = fr_ceil_div(j.pixels, CODES_BLOCK);
+    return j;
+}
+
+frugal_status fr_qcodes_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0], *y = c->out[0];
+    const bool last = c->attrs[0] != 0;
+    FR_DTYPE(c, x->dtype == FR_F32 && is_codes(y), "codes are made of float32, as int8 or uint8");
+    FR_SHAPE(c, c->attrs[1] <= 255, "a zero point is no code");
+    FR_SHAPE(c, x->rank == y->rank && (!last || x->rank >= 3), "input and output have different ranks");
+    for (int32_t a = 0; a < x->rank; a++) {
+        const int32_t to = !last || a == 0 ? a : a == 1 ? x->rank - 1 : a - 1;
+        if (x->dims[a] != y->dims[to])
+            return fr_fail(c, FRUGAL_BAD_SHAPE, 1, to, x->dims[a], y->dims[to], "the output has another shape than the input");
+    }
+    return FRUGAL_OK;
+}
+
+/* n codes: limited before they are rounded, so that adding 1.5 * 2^23 rounds half to even. */
+static void codes_span(const codes_job *j, uint8_t *y, const float *x, int64_t n) {
+    const float least = (float)-j->zero, most = (float)(255 - j->zero), scale = j->scale;
+    const int32_t zero = j->zero - 0x4b400000;
+    const uint8_t flip = flip_of(j->c->out[0]);
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] / scale;
+        int32_t bits;
+        v = v > least ? v : least;
+        v = (v < most ? v : most) + 0x1.8p23f;
+        memcpy(&bits, &v, 4);
+        y[i] = (uint8_t)(bits + zero) ^ flip;
+    }
+}
+
+static void codes_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const codes_job *j = p;
+    const float *x = (const float *)(const void *)j->c->in[0]->data;
+    uint8_t part[CODES_BLOCK];
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t at = i % j->blocks * CODES_BLOCK, n = fr_min(CODES_BLOCK, j->pixels - at), image = i / j->blocks;
+        uint8_t *y = j->c->out[0]->data + (image * j->pixels + at) * j->ch;
+        if (j->ch == 1) {
+            codes_span(j, y, x + image * j->pixels + at, n);
+            continue;
+        }
+        for (int64_t k = 0; k < j->ch; k++) {
+            codes_span(j, part, x + (image * j->ch + k) * j->pixels + at, n);
+            for (int64_t m = 0; m < n; m++)
+                y[m * j->ch + k] = part[m];
+        }
+    }
+}
+
+frugal_status fr_qcodes_run(const fr_call *c) {
+    const codes_job j = codes_of(c);
+    fr_parallel(c, j.batch * j.blocks, fr_row_grain(CODES_BLOCK * j.ch), codes_range, &j);
+    return FRUGAL_OK;
+}
+
 /* ---- tables ---- */
 
 frugal_status fr_qlookup_check(const fr_call *c) {

@@ -135,6 +135,7 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     [FRUGAL_OP_QPOOL] = {.name = "qpool", IN(1, 1, 1), .required = 1, .attrs = "cnnnnnnddnnf", DO(qpool)},
     [FRUGAL_OP_QLOOKUP] = {.name = "qlookup", IN(2, 2, 1), .required = 3, .attrs = "", DO(qlookup)},
     [FRUGAL_OP_QSOFTMAX] = {.name = "qsoftmax", IN(2, 2, 1), .required = 3, .attrs = "anf", DO(qsoftmax)},
+    [FRUGAL_OP_QCODES] = {.name = "qcodes", IN(1, 1, 1), .required = 1, .attrs = "tnf", DO(qcodes)},
     [FRUGAL_OP_CONV_INTEGER] = {.name = "conv_integer",
                                 IN(2, 4, 1),
                                 .required = 3,

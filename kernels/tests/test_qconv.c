@@ -136,7 +136,7 @@ static shape random_shape(int depth) {
     if (upto(5) == 0)
         s.uh = 1 + upto(3), s.uw = 1 + upto(3);
     if (depth) {
-        s.g = ONE_OF(1, 3, 8, 15, 16, 17, 33, 64, 65, 128, 140), s.cg = 1, s.og = ONE_OF(1, 1, 1, 2);
+        s.g = ONE_OF(1, 3, 4, 8, 15, 16, 17, 32, 33, 64, 65, 128, 140), s.cg = 1, s.og = ONE_OF(1, 1, 1, 2);
         if (upto(2))
             s.kh = s.kw = 3, s.dh = s.dw = 1, s.sh = s.sw = 1 + upto(2);
     }
@@ -381,6 +381,25 @@ static void test_tables(int64_t index) {
     free(x), free(want), free(looked);
 }
 
+static void test_codes(int64_t index) {
+    const int64_t n = 1 + upto(2), c = 1 + upto(5), p = 1 + upto(600), zero = ONE_OF(0, 255, upto(256)), last = upto(2);
+    const int ty = random_type();
+    const float scale = (float)(1 + upto(100)) * 1e-2f;
+    float *x = alloc((size_t)(n * c * p) * 4);
+    uint8_t *want = alloc((size_t)(n * c * p));
+    for (int64_t i = 0; i < n * c * p; i++) {
+        const int64_t to = last ? (i / (c * p) * p + i % p) * c + i / p % c : i;
+        x[i] = upto(50) == 0 ? (upto(2) ? NAN : INFINITY) : (float)(upto(2000) - 1000) * 0.1f;
+        want[to] = (uint8_t)(to_code(x[i] / scale, zero, 0, 255) ^ flip(ty));
+    }
+    pb *b = pb_new();
+    const int32_t in = pb_input(b, FR_F32, PB_LIST(n, c, p)),
+                  y = last ? pb_output(b, ty, PB_LIST(n, p, c)) : pb_output(b, ty, PB_LIST(n, c, p));
+    pb_step(b, FRUGAL_OP_QCODES, PB_LIST(in), PB_LIST(y), PB_LIST(last, zero, pb_float((double)scale)));
+    run(b, (const void *const[]){x}, want, (size_t)(n * c * p), "qcodes", index, last);
+    free(x), free(want);
+}
+
 /* ---- what a check must refuse ---- */
 
 static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64_t zero, int64_t stride, int rank_of_w) {
@@ -422,6 +441,7 @@ int main(int argc, char **argv) {
         test_binary(i);
         test_pool(i);
         test_tables(i);
+        test_codes(i);
     }
     test_refusals();
     printf("%ld passed, %ld failed\n", passed, failed);

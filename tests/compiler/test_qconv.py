@@ -532,5 +532,5 @@ def test_quantize_static(tmp_path: Any, activation: str, per_channel: bool) -> N
     want, got = onnxruntime_result(model, feeds), frugal_result(model, feeds)
     assert np.abs(want - got).max() <= 2 / 256
     used = [step.op for step in lower_model(model)[0].steps]
-    assert used.count(Op.QUANTIZE) <= 1 and used.count(Op.DEQUANTIZE) <= 1  # the input and the output
+    assert used.count(Op.QCODES) == 1 and used.count(Op.DEQUANTIZE) <= 1  # the input and the output
     assert not FLOAT_OPS & set(used) - {Op.QUANTIZE, Op.DEQUANTIZE}

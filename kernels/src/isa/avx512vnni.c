@@ -759,12 +759,14 @@ INLINE void interleave(vi d[4], vi a, vi b, vi c, vi e) {
     d[2] = _mm512_unpacklo_epi16(ab1, ce1);
     d[3] = _mm512_unpackhi_epi16(ab1, ce1);
 }
-/* 16 bytes each of up to four panels, bytes apart, as the lanes of a vector. */
-INLINE vi lanes_of(const void *at, int64_t bytes, int panels) {
-    const uint8_t *p = at;
+/* 16 bytes for each four of 64 channels, as interleave orders them: channels c .. c + 3 (c = 16 l + 4 v of lane l, or that modulo
+ * flat) are at 16 (c % 16 / 4) of panel c / 16, bytes apart; channels from n on are zeros. */
+INLINE vi lanes_of(const void *at, int64_t bytes, int v, int64_t flat, int64_t n) {
     __m128i l[4];
     UNROLL for (int i = 0; i < 4; i++) {
-        l[i] = i < panels ? _mm_loadu_si128((const void *)(p + i * bytes)) : _mm_setzero_si128();
+        const int64_t c = flat ? (16 * i + 4 * v) % flat : 16 * i + 4 * v;
+        l[i] = c / 16 * 16 < n ? _mm_loadu_si128((const void *)((const uint8_t *)at + c / 16 * bytes + c % 16 / 4 * 16))
+                               : _mm_setzero_si128();
     }
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(l[0], l[1])), _mm256_setr_m128i(l[2], l[3]), 1);
 }
@@ -778,28 +780,28 @@ typedef struct qdepth_job {
     const vi *w; /* [quads][4] */
     int64_t channel;
     __mmask64 mask;
+    int64_t flat; /* channels of which a row of pixels side by side repeats whole vectors; 0: none */
 } qdepth_job;
 
-static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel) {
+static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel, int64_t flat) {
     const int64_t p = channel / 16, left = q->n - channel;
-    const int panels = (int)(left >= 64 ? 4 : (left + 15) / 16);
-    *d = (qdepth_job){.q = q, .w = q->scratch, .channel = channel};
+    *d = (qdepth_job){.q = q, .w = q->scratch, .channel = channel, .flat = flat};
     d->r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
     d->mask = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
     for (int v = 0; v < 4; v++) {
-        const int32_t *params = q->params + p * FR_QPARAMS + 4 * v;
-        d->bias[v] = lanes_of(params, 4 * FR_QPARAMS, panels);
-        d->m[v] = vcastf(lanes_of(params + 32, 4 * FR_QPARAMS, panels));
+        const int32_t *params = q->params + p * FR_QPARAMS;
+        d->bias[v] = lanes_of(params, 4 * FR_QPARAMS, v, flat, left);
+        d->m[v] = vcastf(lanes_of(params + 32, 4 * FR_QPARAMS, v, flat, left));
     }
     for (int64_t k = 0; k < q->quads; k++) {
         for (int v = 0; v < 4; v++) {
-            _mm512_store_si512((vi *)q->scratch + 4 * k + v,
-                               lanes_of(q->w + (p * q->quads + k) * 64 + 16 * v, 64 * q->quads, panels));
+            const vi w = lanes_of(q->w + (p * q->quads + k) * 64, 64 * q->quads, v, flat, left);
+            _mm512_store_si512((vi *)q->scratch + 4 * k + v, w);
         }
     }
 }
 
-INLINE void qdepth_put(const qdepth_job *d, const vi s[4], int64_t i) {
+INLINE void qdepth_put(const qdepth_job *d, const vi s[4], uint8_t *to, __mmask64 mask) {
     vf v[4];
     vi y;
     UNROLL for (int k = 0; k < 4; k++) { v[k] = vmul(vcvt(s[k]), d->m[k]); }
@@ -810,8 +812,10 @@ INLINE void qdepth_put(const qdepth_job *d, const vi s[4], int64_t i) {
         const vi b = _mm512_packs_epi32(to_codes(v[2], &d->r), to_codes(v[3], &d->r));
         y = vixor(_mm512_packus_epi16(a, b), d->r.flip);
     }
-    _mm512_mask_storeu_epi8((uint8_t *)d->q->y + i * d->q->ldy + d->channel, d->mask, y);
+    _mm512_mask_storeu_epi8(to, mask, y);
 }
+
+INLINE uint8_t *qdepth_to(const qdepth_job *d, int64_t i) { return (uint8_t *)d->q->y + i * d->q->ldy + d->channel; }
 
 /* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
 INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M) {
@@ -834,19 +838,35 @@ INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const
             }
         }
     }
-    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s + 4 * m, i + m); }
+    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s + 4 * m, qdepth_to(d, i + m), d->mask); }
 }
 
-static void qdepth_pixel(const qdepth_job *d, int64_t i) {
+/* 64 channels of one pixel, or of as many pixels side by side as have them: the codes at x. */
+INLINE void qdepth_64(const qdepth_job *d, const uint8_t *x, uint8_t *to, __mmask64 mask) {
     const fr_qconv *q = d->q;
-    const uint8_t *x = (const uint8_t *)q->codes + q->pixel[i] + d->channel;
     vi s[4] = {d->bias[0], d->bias[1], d->bias[2], d->bias[3]}, c[4];
     for (int64_t k = 0; k < q->quads; k++) {
         const int32_t *at = q->run + 4 * k;
         interleave(c, LD(x + at[0]), LD(x + at[1]), LD(x + at[2]), LD(x + at[3]));
         UNROLL for (int v = 0; v < 4; v++) { s[v] = _mm512_dpbusd_epi32(s[v], c[v], d->w[4 * k + v]); }
     }
-    qdepth_put(d, s, i);
+    qdepth_put(d, s, to, mask);
+}
+static void qdepth_pixel(const qdepth_job *d, int64_t i) {
+    qdepth_64(d, (const uint8_t *)d->q->codes + d->q->pixel[i] + d->channel, qdepth_to(d, i), d->mask);
+}
+
+/* A row of pixels from i on whose codes and results lie side by side, 64 at a time. */
+static void qdepth_flat(const qdepth_job *d, int64_t i) {
+    const uint8_t *x = (const uint8_t *)d->q->codes + d->q->pixel[i];
+    uint8_t *y = qdepth_to(d, i);
+    int64_t n = d->q->row * d->flat;
+    for (; n >= 64; n -= 64, x += 64, y += 64) {
+        qdepth_64(d, x, y, ~(__mmask64)0);
+    }
+    if (n > 0) {
+        qdepth_64(d, x, y, ((__mmask64)1 << n) - 1);
+    }
 }
 
 /* A row of pixels from i on; step: see qdepth_columns, 0 for kernels of another form. */
@@ -881,10 +901,15 @@ static void qdepth(const fr_qconv *q) {
     qdepth_job d;
     const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
     const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
+    const int64_t flat = apart == q->n && q->ldy == q->n && (q->n == 4 || q->n == 8 || q->n == 16 || q->n == 32) ? q->n : 0;
     for (int64_t channel = 0; channel < q->n; channel += 64) {
-        qdepth_open(&d, q, channel);
+        qdepth_open(&d, q, channel, flat);
         for (int64_t i = 0; i < q->pixels; i += q->row) {
-            qdepth_row(&d, i, step);
+            if (flat) {
+                qdepth_flat(&d, i);
+            } else {
+                qdepth_row(&d, i, step);
+            }
         }
     }
 }
