@@ -111,6 +111,7 @@ bench: $(VENV)/.dev
 	cmake --build $(BUILD)/release -j $(JOBS)
 	for program in $(patsubst kernels/bench/%.c,$(BUILD)/release/%,$(wildcard kernels/bench/*.c)); do $$program; done
 	$(VENV)/bin/python tests/bench/minilm.py --work .cache/bench --out docs/benchmarks.md $(BENCH_ARGS)
+	$(VENV)/bin/python tests/bench/graphs.py --work .cache/bench --out docs/benchmarks.md
 
 # mypy does not follow the editable install, so it reads an installed wheel.
 lint: $(VENV)/.dev

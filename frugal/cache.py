@@ -1,8 +1,8 @@
 """Compiled plans kept between runs, found again by what they were made from.
 
-The key is the SHA-256 of the .onnx file, of every external data file it names, of the compile options and of the
-versions of frugal and of the plan format: so an entry is never stale, and two models never share one.  The folder is
-$FRUGAL_CACHE_DIR, else `frugal` in the user's cache folder.  Entries are written beside and renamed, so any number of
+The key is the SHA-256 of the .onnx file, of every external data file it names, of the compile options, of the versions of
+frugal and the plan format, and of the dates of the compiler's files: so an entry is never stale, and two models never
+share one.  The folder is $FRUGAL_CACHE_DIR, else `frugal` in the user's cache folder.  Entries are written beside and renamed, so any number of
 processes may share it; they are checked (SHA-256 of every section) when read back; the least recently used go once
 there are more than $FRUGAL_CACHE_BYTES (default 4 GiB).
 """
@@ -90,7 +90,7 @@ def key(model: str | os.PathLike[str] | bytes, **options: Any) -> str:
     """Name of the cache entry: hexadecimal SHA-256 of all that the plan depends on.  Raises NoSuchFile."""
     from . import __version__
 
-    about = {"frugal": __version__, "plan": VERSION, "options": dict(sorted(options.items()))}
+    about = {"frugal": __version__, "plan": VERSION, "compiler": _compiler(), "options": dict(sorted(options.items()))}
     digest = sha256(json.dumps(about).encode() + b"\0")
     if isinstance(model, bytes):
         digest.update(sha256(model).digest())
@@ -102,6 +102,13 @@ def key(model: str | os.PathLike[str] | bytes, **options: Any) -> str:
         digest.update(location.encode() + b"\0")
         digest.update(_file_digest(Path(model).parent / location))
     return digest.hexdigest()
+
+
+def _compiler() -> list[Any]:
+    """Sizes and times of the compiler's files: a clone that moves on keeps its version for a while."""
+    folder = Path(__file__).parent / "compiler"
+    files = sorted((*folder.glob("*.py"), *folder.glob("passes/*.py")))
+    return [[f.name, (about := f.stat()).st_size, about.st_mtime_ns] for f in files]
 
 
 def _content(path: Path) -> memoryview:

@@ -10,10 +10,10 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from frugal.bindings import library
 from onnx import TensorProto, helper, numpy_helper
 
 import frugal
-from frugal.bindings import library
 from frugal.compiler import lower_model
 from frugal.compiler.ir import Op
 
