@@ -276,3 +276,62 @@ def test_two_linears_into_one_addition() -> None:
     model = b.model(b.op("Tanh", b.op("Add", first, second)))
     assert counts(model) == {Op.LINEAR: 2, Op.UNARY: 1}
     assert_same(model, {"x": normal(3, 8), "z": normal(3, 12)})
+
+
+@pytest.mark.parametrize("spelling", ["factors", "power", "half first"])
+def test_gelu_by_tanh_spelled_out(spelling: str) -> None:
+    b = Builder(17)
+    x = b.op("Mul", b.input("x", ["n", 40]), b.const(2.0))  # a product itself, which must stay whole
+    if spelling == "power":
+        cube = b.op("Mul", b.op("Pow", x, b.const(3.0)), b.const(0.044715))
+    else:
+        cube = b.op("Mul", x, b.op("Mul", x, b.op("Mul", b.const(0.044715), x)))
+    one = b.op("Add", b.const(1.0), b.op("Tanh", b.op("Mul", b.const(sqrt(2 / np.pi)), b.op("Add", x, cube))))
+    if spelling == "half first":
+        y = b.op("Mul", b.op("Mul", b.const(0.5), x), one)
+    else:
+        y = b.op("Mul", x, b.op("Mul", b.const(0.5), one))
+    model = b.model(y)
+    assert counts(model)[Op.UNARY] == 1
+    assert counts(model)[Op.BINARY] == 1
+    assert_same(model, {"x": normal(5, 40)})
+
+
+@pytest.mark.parametrize(
+    ("cube", "scale", "half"), [(0.05, sqrt(2 / np.pi), 0.5), (0.044715, 0.8, 0.5), (0.044715, sqrt(2 / np.pi), 0.6)]
+)
+def test_tanh_of_something_else_is_left_alone(cube: float, scale: float, half: float) -> None:
+    b = Builder(17)
+    x = b.input("x", ["n", 40])
+    inner = b.op("Add", x, b.op("Mul", b.op("Mul", x, x), b.op("Mul", b.const(cube), x)))
+    one = b.op("Add", b.const(1.0), b.op("Tanh", b.op("Mul", b.const(scale), inner)))
+    model = b.model(b.op("Mul", x, b.op("Mul", b.const(half), one)))
+    assert counts(model)[Op.BINARY] == 8
+    assert_same(model, {"x": normal(5, 40)})
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_one_hot_product_is_a_gather(kind: type) -> None:
+    """Also of ids that are no row, which give zeros; the bits are the product's."""
+    table = normal(7, 5)
+    table[3] = -0.0
+    b = Builder(17)
+    number = int(TensorProto.INT32 if kind is np.int32 else TensorProto.INT64)
+    ids = b.op("Unsqueeze", b.input("ids", ["n", 6], number), b.const([2], np.int64))
+    hot = b.op("Cast", b.op("Equal", ids, b.const(np.arange(7), kind)), to=int(TensorProto.FLOAT))
+    model = b.model(b.op("Add", b.op("MatMul", hot, b.const(table)), b.const(normal(5))))
+    feeds = {"ids": RNG.integers(-2, 9, (3, 6)).astype(kind)}
+    assert counts(model)[Op.GATHER] == 1 and Op.LINEAR not in counts(model)
+    np.testing.assert_array_equal(*(run_frugal(model, feeds, optimize=o)[0] for o in (True, False)))
+    assert_same(model, feeds)
+
+
+@pytest.mark.parametrize("odd", ["codes", "table", "shape"])
+def test_products_that_are_no_gather(odd: str) -> None:
+    table = normal(7, 5)
+    table[2, 2] = np.inf if odd == "table" else 1
+    b = Builder(17)
+    ids = b.input("ids", ["n", 6, 7 if odd == "shape" else 1], int(TensorProto.INT64))
+    codes = np.arange(7) + (odd == "codes")
+    hot = b.op("Cast", b.op("Equal", ids, b.const(codes, np.int64)), to=int(TensorProto.FLOAT))
+    assert counts(b.model(b.op("MatMul", hot, b.const(table))))[Op.LINEAR] == 1

@@ -16,6 +16,7 @@ from .hard import fuse_hard_activations
 from .integer_linear import fuse_integer_scales
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
+from .one_hot import gather_one_hot
 from .spelled_attention import fuse_spelled_attention
 from .views import shorten_views
 
@@ -25,6 +26,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     skip_expands,
     gather_dequantize,
     fuse_integer_scales,
+    gather_one_hot,
     fuse_activations,
     fuse_hard_activations,
     fuse_norms,
