@@ -17,8 +17,8 @@ ort = pytest.importorskip("onnxruntime")
 
 WORDS = [
     "mangeaient", "chevaux", "belles", "finissons", "étudiante", "travaillé", "oeil", "nationaux", "rapidement", "jouerions",
-    "pris", "vieille", "héroïque", "voyageons", "naïf", "garçons", "qu'", "aujourd'hui", "parlera", "ouvertes", "cailloux", "vécu",
-    "actrices", "connaît",
+    "pris", "vieille", "héroïque", "voyageons", "naïf", "garçons", "qu'", "aujourd'hui", "parlera", "ouvertes", "cailloux",
+    "vécu", "actrices", "connaît",
 ]  # fmt: skip
 FORMS = [
     ("manger", "VERB", "P3", "INDI", "IMPA"), ("finir", "VERB", "P1", "INDI", "PRES"), ("cheval", "NOUN", "P3", "ALL", "ALL"),
