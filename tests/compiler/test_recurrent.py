@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from frugal.bindings import library
 from onnx import TensorProto, helper, numpy_helper
 
 import frugal
@@ -241,3 +242,19 @@ def test_shapes_that_do_not_fit() -> None:
     case.values["B"] = case.values["B"][:, :-1]
     with pytest.raises(frugal.InvalidModel, match="'B' is"):
         run(*case.model())
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("h", [7, 37])
+def test_same_bits_on_every_instruction_set(kind: str, h: int) -> None:
+    case = Case(kind, b=5, h=h, t=6, i=19, direction="bidirectional")
+    for inputs in ("X lens h0 c0", "X W R B lens h0 c0 P"):
+        model, feeds = case.model(inputs=inputs)
+        plan = compile_model(model)
+        results = []
+        for isa in library.isa_list():
+            frugal.set_isa(isa)
+            results.append(frugal.InferenceSession(plan).run(None, feeds))
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                np.testing.assert_array_equal(a, b)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frugal.bindings import library
 
 import frugal
 import models
@@ -122,3 +123,21 @@ def test_length_that_the_model_does_not_take(folder: Path) -> None:
     session = frugal.InferenceSession(compile_model(folder / "silero_vad_16k_op15.onnx"))
     with pytest.raises(frugal.FrugalError):
         stepper(session, 16000)(np.zeros((1, 64 + 2048), np.float32), first_state(session))
+
+
+def test_same_bits_on_every_instruction_set(folder: Path) -> None:
+    """A second of speech: probabilities and states."""
+    session = frugal.InferenceSession(compile_model(folder / "silero_vad.onnx"))
+    some = list(chunks(16000))[100:132]
+    heard = []
+    for isa in library.isa_list():
+        frugal.set_isa(isa)
+        step, state = stepper(session, 16000), first_state(session)
+        results = []
+        for chunk in some:
+            p, *state = step(chunk, state)
+            results += [p, *state]
+        heard.append(results)
+    for other in heard[1:]:
+        for a, b in zip(heard[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
