@@ -226,24 +226,30 @@ frugal_status fr_dynamic_quantize_check(const fr_call *c) {
     return fr_same_shape(c, y, c->in[0], 1);
 }
 
-/* Lanes, so that a compiler can vectorise it; the order does not matter to a maximum.  A NaN is passed over. */
+/* Four lanes, which every target has; the order does not matter to a maximum.  A NaN is passed over. */
+typedef float lanes __attribute__((vector_size(16)));
+typedef int32_t lane_bits __attribute__((vector_size(16)));
+static lanes choose(lane_bits m, lanes v, lanes w) { return (lanes)(((lane_bits)v & m) | ((lane_bits)w & ~m)); }
+
 static void extremes(const float *x, int64_t n, float *low, float *high) {
-    float a[16] = {0}, b[16] = {0};
+    lanes a[4] = {{0}}, b[4] = {{0}}; /* four of each, so that no step waits for the last */
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
-        for (int j = 0; j < 16; j++) {
-            a[j] = x[i + j] < a[j] ? x[i + j] : a[j];
-            b[j] = x[i + j] > b[j] ? x[i + j] : b[j];
+        for (int j = 0; j < 4; j++) {
+            lanes v;
+            memcpy(&v, x + i + 4 * j, 16);
+            a[j] = choose(v < a[j], v, a[j]);
+            b[j] = choose(v > b[j], v, b[j]);
         }
     }
-    for (; i < n; i++) {
-        a[0] = x[i] < a[0] ? x[i] : a[0];
-        b[0] = x[i] > b[0] ? x[i] : b[0];
-    }
     *low = *high = 0;
+    for (; i < n; i++) {
+        *low = x[i] < *low ? x[i] : *low;
+        *high = x[i] > *high ? x[i] : *high;
+    }
     for (int j = 0; j < 16; j++) {
-        *low = a[j] < *low ? a[j] : *low;
-        *high = b[j] > *high ? b[j] : *high;
+        *low = a[j / 4][j % 4] < *low ? a[j / 4][j % 4] : *low;
+        *high = b[j / 4][j % 4] > *high ? b[j / 4][j % 4] : *high;
     }
 }
 
@@ -256,13 +262,15 @@ typedef struct dynamic_ctx {
 
 static void dynamic_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const dynamic_ctx *d = p;
-    const float low = (float)-d->zero, high = (float)(255 - d->zero);
+    const float low = (float)-d->zero, high = (float)(255 - d->zero), scale = d->scale, *x = d->x;
+    const int32_t zero = d->zero; /* locals: a store of bytes could change what d points to */
+    uint8_t *y = d->y;
     (void)thread;
     for (int64_t i = begin; i < end; i++) {
-        float v = d->x[i] / d->scale;
+        float v = x[i] / scale;
         v = v > low ? v : low;
         v = v < high ? v : high;
-        d->y[i] = (uint8_t)((int32_t)((v + 12582912.0f) - 12582912.0f) + d->zero);
+        y[i] = (uint8_t)((int32_t)((v + 12582912.0f) - 12582912.0f) + zero);
     }
 }
 
