@@ -312,6 +312,84 @@ static void test_small_types(void) {
     CHECK(tests[0] == 0 && flag[0] == 0 && shifted[0] == 2 && shifted[1] == 0);
 }
 
+/* LINEAR_INTEGER as its formula says, in int32 and in float32: every sign of codes, zero points, extremes, padding. */
+static void linear_integer_case(int m, int k, int n, int dtype, int as_float) {
+    pb *b = pb_new();
+    const int p = (n + 15) / 16, quads = (k + 3) / 4;
+    uint8_t *x = aligned((size_t)(m * k)), zero[1] = {(uint8_t)random_bits()};
+    int8_t *w = aligned((size_t)(p * quads * 64)), *rows = aligned((size_t)(n * k));
+    int32_t *params = aligned((size_t)(p * 64) * 4), *out = aligned((size_t)(m * n) * 4);
+    float scale[1] = {0.25f}, *bias = floats(n);
+    memset(w, 0, (size_t)(p * quads * 64)), memset(params, 0, (size_t)(p * 64) * 4);
+    for (int i = 0; i < m * k; i++)
+        x[i] = i % 5 ? (uint8_t)random_bits() : i % 2 ? 0x80 : 0x7f;
+    for (int r = 0; r < n; r++) {
+        int32_t *at = params + r / 16 * 64 + r % 16;
+        const float by = 0.5f + (float)(r % 3);
+        for (int i = 0; i < k; i++) {
+            rows[r * k + i] = (int8_t)(i % 7 ? random_bits() : 0x80);
+            w[((r / 16 * quads + i / 4) * 16 + r % 16) * 4 + i % 4] = rows[r * k + i];
+            at[0] += rows[r * k + i];
+        }
+        at[16] = r, at[48] = r % 4 - 1;
+        memcpy(at + 32, &by, 4);
+    }
+    const int32_t tx = pb_input(b, dtype, PB_LIST(m, k)), tz = pb_input(b, dtype, PB_LIST(1)),
+                  tw = pb_const(b, FR_I8, 0, PB_LIST(p, 1, quads, 16, 4), w, (uint64_t)(p * quads * 64)),
+                  tp = pb_const(b, FR_I32, 0, PB_LIST(p, 4, 16), params, (uint64_t)(p * 64) * 4),
+                  ts = as_float ? pb_input(b, FR_F32, PB_LIST(1)) : -1, tb = as_float ? pb_input(b, FR_F32, PB_LIST(n)) : -1,
+                  ty = pb_output(b, as_float ? FR_F32 : FR_I32, PB_LIST(m, n));
+    pb_step(b, FRUGAL_OP_LINEAR_INTEGER, PB_LIST(tx, tw, tp, tz, ts, tb), PB_LIST(ty), PB_NONE);
+    io t = {.dims = {m, k, 1, 1, n}, .in = {x, zero, scale, bias}, .out = {out}, .out_bytes = {(size_t)(m * n) * 4}};
+    CHECK(run_plan(b, &t) == FRUGAL_OK);
+    int ok = 1;
+    for (int i = 0; i < m * n; i++) {
+        const int r = i % n, wz = params[r / 16 * 64 + r % 16 + 48];
+        int32_t sum = r;
+        for (int j = 0; j < k; j++) {
+            const uint8_t code = x[i / n * k + j];
+            const int32_t v = dtype == FR_I8 ? (int8_t)code - (int8_t)zero[0] : code - zero[0];
+            sum += v * (rows[r * k + j] - wz);
+        }
+        const float want = (float)sum * (0.25f * (0.5f + (float)(r % 3))) + bias[r];
+        ok = ok && (as_float ? memcmp(&want, out + i, 4) == 0 : out[i] == sum);
+    }
+    CHECK(ok);
+    free(x), free(w), free(rows), free(params), free(out), free(bias);
+}
+
+static void test_linear_integer(void) {
+    static const int sizes[][3] = {{1, 1, 1}, {2, 5, 17}, {7, 36, 16}, {26, 50, 33}, {5, 131, 3}};
+    for (int i = 0; i < 5; i++) {
+        for (int form = 0; form < 4; form++)
+            linear_integer_case(sizes[i][0], sizes[i][1], sizes[i][2], form & 1 ? FR_I8 : FR_U8, form >> 1);
+    }
+}
+
+/* QUANTIZE of 4 and 16 bits, of floats of 8 bits, DEQUANTIZE back, and the scale that DYNAMIC_QUANTIZE finds. */
+static void test_quantize_types(void) {
+    pb *b = pb_new();
+    float in[4] = {-1.0f, 0.26f, 100.0f, 2.0f}, scales[1] = {0.5f}, back[4], found[1];
+    int16_t wide[4];
+    uint8_t small[4], f8[4], codes[4], zero[1];
+    const int32_t x = pb_input(b, FR_F32, PB_LIST(4)), s = pb_const(b, FR_F32, 0, PB_LIST(1), scales, 4);
+    const int32_t y0 = pb_output(b, FR_I16, PB_LIST(4)), y1 = pb_output(b, FR_I4, PB_LIST(4)),
+                  y2 = pb_output(b, FR_F8E4M3FN, PB_LIST(4)), y3 = pb_output(b, FR_F32, PB_LIST(4)),
+                  y4 = pb_output(b, FR_U8, PB_LIST(4)), y5 = pb_output(b, FR_F32, PB_LIST(1)),
+                  y6 = pb_output(b, FR_U8, PB_LIST(1));
+    pb_step(b, FRUGAL_OP_QUANTIZE, PB_LIST(x, s), PB_LIST(y0), PB_LIST(0, 0));
+    pb_step(b, FRUGAL_OP_QUANTIZE, PB_LIST(x, s), PB_LIST(y1), PB_LIST(0, 0));
+    pb_step(b, FRUGAL_OP_QUANTIZE_FLOAT, PB_LIST(x, s), PB_LIST(y2), PB_LIST(0, 0, 1));
+    pb_step(b, FRUGAL_OP_DEQUANTIZE, PB_LIST(y1, s), PB_LIST(y3), PB_LIST(0, 0));
+    pb_step(b, FRUGAL_OP_DYNAMIC_QUANTIZE, PB_LIST(x), PB_LIST(y4, y5, y6), PB_NONE);
+    io t = {.dims = {4}, .in = {in}, .out = {wide, small, f8, back, codes, found, zero}, .out_bytes = {8, 4, 4, 16, 4, 4, 1}};
+    CHECK(run_plan(b, &t) == FRUGAL_OK);
+    CHECK(wide[0] == -2 && wide[1] == 1 && wide[2] == 200 && wide[3] == 4);
+    CHECK((small[0] & 15) == 14 && small[1] == 1 && small[2] == 7 && small[3] == 4);
+    CHECK(f8[0] == 0xc0 && f8[3] == 0x48 && back[0] == -1.0f && back[2] == 3.5f);
+    CHECK(found[0] == 101.0f / 255.0f && zero[0] == 3 && codes[2] == 255 && codes[0] == 0);
+}
+
 static double naive_binary(int kind, double a, double b) {
     switch (kind) {
     case FRUGAL_B_ADD:
@@ -1595,6 +1673,8 @@ int main(int argc, char **argv) {
     test_unary();
     test_unary_types();
     test_small_types();
+    test_linear_integer();
+    test_quantize_types();
     test_binary();
     test_binary_int();
     test_binary_types();
