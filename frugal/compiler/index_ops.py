@@ -8,7 +8,7 @@ import numpy as np
 
 from . import dims
 from .dims import Dim
-from .ir import NUMPY, Binary, DType, Op, Shape, Tensor
+from .ir import NUMPY, Binary, DType, Op, Reduce, Shape, Tensor, elements
 from .lower import Node, op, show, type_name
 from .math_ops import binary
 from .shape_ops import Sizes, cut_out, known, late_sizes, length
@@ -204,3 +204,128 @@ def eye_like(node: Node) -> Tensor:
     if dtype not in NUMPY:
         raise node.unsupported(f"data type {dtype} (of TensorProto.DataType)")
     return cast(node, diagonal(node, x.shape[0], x.shape[1], int(node.attr("k", 0)), Binary.EQUAL), dtype)
+
+
+# ---- sizes that the data decides ----
+def true_places(node: Node, mask: Tensor) -> tuple[Tensor, Dim]:
+    """(int64 [rank, n], n): where a bool tensor is true, in row-major order; a scalar counts as one element."""
+    mask = node.alias(mask, mask.shape or (1,))
+    ones = cast(node, mask, DType.INT64)
+    every = (1 << mask.rank) - 1
+    total = node.emit(Op.REDUCE, [ones], DType.INT64, [1] * mask.rank, int(Reduce.SUM), every)
+    count = node.late(node.alias(total, (1,)))
+    return node.emit(Op.NONZERO, [mask], DType.INT64, [mask.rank, count]), count
+
+
+@op("NonZero")
+def nonzero(node: Node) -> Tensor:
+    return true_places(node, cast(node, node.get(0), DType.BOOL))[0]
+
+
+@op("Compress")
+def compress(node: Node) -> Tensor:
+    """The slices whose condition is true; a condition shorter than the axis leaves the rest out."""
+    x, condition, axis = node.get(0), node.get(1), node.attr("axis")
+    if condition.dtype != DType.BOOL or condition.rank != 1:
+        raise node.fail(f"the condition '{condition.name}' {show(condition.shape)} is no list of bool")
+    if axis is None:
+        x, axis = node.alias(x, [elements(x.shape)]), 0
+    axis = node.axis(axis, x.rank)
+    places, count = true_places(node, condition)
+    ids = node.alias(places, [count])
+    return node.emit(Op.GATHER, [x, ids], x.dtype, [*x.shape[:axis], count, *x.shape[axis + 1 :]], axis)
+
+
+@op("Unique")
+def unique(node: Node) -> list[Tensor]:
+    x, axis = node.get(0), node.attr("axis")
+    if axis is None:
+        x, axis = node.alias(x, [elements(x.shape)]), 0
+    axis = node.axis(axis, x.rank)
+    m = x.shape[axis]
+    found = [node.tensor(DType.INT64, shape) for shape in ([1], [m], [m], [m])]
+    node.emit_all(Op.UNIQUE, [x], found, [axis, int(node.attr("sorted", 1))])
+    count = node.late(found[0])
+    first, counts = (node.emit(Op.SLICE, [found[k]], DType.INT64, [count], 0, 1) for k in (1, 3))
+    values = node.emit(Op.GATHER, [x, first], x.dtype, [*x.shape[:axis], count, *x.shape[axis + 1 :]], axis)
+    return [values, first, found[2], counts]
+
+
+@op("NonMaxSuppression")
+def non_max_suppression(node: Node) -> Tensor:
+    """Room for the most boxes there can be, cut to those that were kept."""
+    boxes, scores, most = node.get(0), node.get(1), node.optional(2)
+    node.floats(boxes, scores)
+    if boxes.rank != 3 or scores.rank != 3:
+        raise node.fail(f"boxes {show(boxes.shape)} and scores {show(scores.shape)}")
+    room = scores.shape[2]
+    if most is not None and most.const is not None:
+        room = dims.minimum(room, max(int(most.const.reshape(-1)[0]), 0))
+    total = elements((scores.shape[0], scores.shape[1], room)) if most is not None else 0
+    kept, count = node.tensor(DType.INT64, [total, 3]), node.tensor(DType.INT64, [1])
+    operands = [boxes, scores, most, node.optional(3), node.optional(4)]
+    node.emit_all(Op.NMS, operands, [kept, count], [int(node.attr("center_point_box", 0))])
+    return node.emit(Op.SLICE, [kept], DType.INT64, [node.late(count), 3], 0, 1, 0, 1)
+
+
+# ---- OneHot, ReverseSequence, Hardmax ----
+@op("OneHot")
+def one_hot(node: Node) -> Tensor:
+    """values[1] where the index, counted from the end when negative, is the place along the new axis; else values[0]."""
+    ids, values = node.get(0), node.get(2)
+    axis = node.axis(node.attr("axis", -1), ids.rank + 1)
+    if node.lowering.symbols(node.get(1)) is None:
+        depth = node.late(node.alias(cast(node, node.get(1), DType.INT64), (1,)))
+    elif isinstance(known_depth := node.lowering.late(node.get(1), 0), int) and known_depth < 1:
+        raise node.fail(f"the depth is {known_depth}")
+    else:
+        depth = known_depth
+    ids = cast(node, ids, DType.INT64)
+    shape = (*ids.shape[:axis], depth, *ids.shape[axis:])
+    places = ramp(node, depth, ids.rank - axis)
+    flat = node.alias(ids, (*ids.shape[:axis], 1, *ids.shape[axis:]))
+    length = node.emit(Op.DIMS, [], DType.INT64, [], depth)
+    zero = node.constant(np.array(0, np.int64))
+    shifted = node.emit(
+        Op.WHERE,
+        [binary(node, Binary.LESS, flat, zero), binary(node, Binary.ADD, flat, length), flat],
+        DType.INT64,
+        flat.shape,
+    )
+    hit = binary(node, Binary.EQUAL, shifted, places)
+    off, on = (node.alias(node.emit(Op.SLICE, [values], values.dtype, [1], k, 1), ()) for k in (0, 1))
+    return node.emit(Op.WHERE, [hit, on, off], values.dtype, shape)
+
+
+@op("ReverseSequence")
+def reverse_sequence(node: Node) -> Tensor:
+    """Row i is read backward up to its length, forward behind it."""
+    x, lengths = node.get(0), cast(node, node.get(1), DType.INT64)
+    time, batch = node.axis(node.attr("time_axis", 0), x.rank), node.axis(node.attr("batch_axis", 1), x.rank)
+    if {time, batch} != {0, 1}:
+        raise node.fail(f"time axis {time} and batch axis {batch} are not 0 and 1")
+    n, t = x.shape[batch], x.shape[time]
+    column = node.alias(lengths, (n, 1))
+    forward = ramp(node, t)
+    one = node.constant(np.array(1, np.int64))
+    back = binary(node, Binary.SUB, binary(node, Binary.SUB, column, one), forward)
+    early = binary(node, Binary.LESS, forward, column)
+    where = node.emit(Op.WHERE, [early, back, forward], DType.INT64, (n, t))
+    if batch == 1:
+        where = node.emit(Op.TRANSPOSE, [where], DType.INT64, (t, n), 1, 0)
+    ids = node.alias(where, (*where.shape, *[1] * (x.rank - 2)))
+    ids = ids if x.rank == 2 else node.emit(Op.EXPAND, [ids], DType.INT64, x.shape)
+    return node.emit(Op.GATHER_AT, [x, ids], x.dtype, x.shape, 0, time)
+
+
+@op("Hardmax")
+def hardmax(node: Node) -> Tensor:
+    """1 at the first largest element along the axis, 0 elsewhere."""
+    x = node.get(0)
+    axis = node.axis(node.attr("axis", -1 if node.opset >= 13 else 1), x.rank)
+    flat = x if node.opset >= 13 else node.alias(x, [elements(x.shape[:axis]), elements(x.shape[axis:])])
+    along = axis if node.opset >= 13 else 1
+    kept = [1 if a == along else d for a, d in enumerate(flat.shape)]
+    best = node.emit(Op.ARG, [flat], DType.INT64, kept, along, 0, 0)
+    hit = binary(node, Binary.EQUAL, best, ramp(node, flat.shape[along], flat.rank - 1 - along))
+    return node.alias(cast(node, hit, x.dtype), x.shape)

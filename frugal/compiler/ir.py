@@ -142,8 +142,15 @@ class Op(IntEnum):
     GATHER_AT = 42
     SCATTER_AT = 43
     TOPK = 44
+    NONZERO = 45
+    UNIQUE = 46
+    NMS = 47
     SIZES = 48
+    GRID_SAMPLE = 49
+    ROI_ALIGN = 50
+    COL2IM = 51
     CUMPROD = 52
+    RANDOM = 53
 
     # -- 56..63: quantization and data types
     CONVERT = 56

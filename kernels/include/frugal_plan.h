@@ -355,6 +355,17 @@ enum frugal_op {
     /* in x; out values, indices int64, of y.dims[axis] elements along axis: the largest (smallest) in their order, among equals
      * the lower index first; -0 equals 0, and a NaN is larger than everything.  attrs axis, largest. */
     FRUGAL_OP_TOPK = 44,
+    /* in x bool; out y int64 [rank of x, n]: the places of the n true elements in row-major order; another number of them is
+     * FRUGAL_BAD_INPUT. */
+    FRUGAL_OP_NONZERO = 45,
+    /* in x; out int64: count [1] of different slices along axis (order and equality of TOPK, slices by their first difference),
+     * first, inverse, counts [x.dims[axis]]: of the k-th of them where it stands first, of every slice which of them it is, how
+     * often the k-th occurs; 0 behind count.  attrs axis, sorted (0: in the order of their first places). */
+    FRUGAL_OP_UNIQUE = 46,
+    /* in boxes float32 [b, n, 4], scores float32 [b, c, n], most? int64 (none: 0), iou? float32 (none: 0), least score? float32;
+     * out selected int64 [m, 3] (batch, class, box), count int64 [1] of its rows.  attrs center (0: y1 x1 y2 x2 in any order, 1:
+     * x y width height).  In each class the best box (among equals the lower index) that overlaps none taken by more than iou. */
+    FRUGAL_OP_NMS = 47,
     /* in a, b?, axes?, steps? (int32 or int64; RANGE, SCALE: also float32, float64); out y int64: sizes for late dims.  attrs
      * kind, flag, x.dims (d).  An axis out of range or twice, or what gives no size, is FRUGAL_BAD_INPUT.  Kinds: 0 reshape: a a
      * shape with 0 (flag 0: as x) and -1 -> the shape;  1 slice: starts a, ends b -> start, count, step an axis; 2 unsqueeze:
@@ -362,8 +373,22 @@ enum frugal_op {
      * given, flag 0: all);  5 pad: pads a -> elements in front, length, first element kept, how many, an axis; 6 range: a, b,
      * axes are start, limit, delta -> count;  7 scale: floor(x.dims * a). */
     FRUGAL_OP_SIZES = 48,
+    /* in x float32 [n, c, d..] (1 to 3 axes d), grid float32 [n, o.., axes] (the last axis of x first); out y [n, c, o..].  attrs
+     * mode (0 nearest, half to even, 1 linear, 2 cubic with a = -0.75), padding (0 zeros, 1 border, 2 reflection), coords (0: -1
+     * and 1 are the outer edges, 1: the centers of the first and last element, 2: indices). */
+    FRUGAL_OP_GRID_SAMPLE = 49,
+    /* in x float32 [n, c, h, w], rois float32 [r, 4] (x1 y1 x2 y2), batch int64 [r]; out y [r, c, oh, ow].  attrs max, samples (0:
+     * by the size of a bin), scale (float), half_pixel.  The mean of bilinear samples; max: of their weighted corners. */
+    FRUGAL_OP_ROI_ALIGN = 50,
+    /* in x float32 [n, c * blocks, places]; out y [n, c, d..]: the sum of the blocks where they lie, in ascending order of the
+     * element of a block.  attrs (d), for every axis: block, dilation, padding in front, behind, stride. */
+    FRUGAL_OP_COL2IM = 51,
     /* As CUMSUM: the running product. */
     FRUGAL_OP_CUMPROD = 52,
+    /* out y float32.  attrs normal (0: uniform), seed, p, q (float): y = p + q v; v in [0, 1) or of the normal distribution.  Four
+     * elements are made of the four words of Philox 4x32-10 with the seed as key and their index / 4 as counter: uniform the
+     * upper 24 bits of each, normal Box-Muller of words 0, 1 and 2, 3 (cosine first). */
+    FRUGAL_OP_RANDOM = 53,
 
     /* -- 56..63: quantization and data types (ops_quantize.c, ops_types.c) -- */
     /* CAST with attrs saturate (0, 1), mode (FLOAT8E8M0: 0 up, 1 down, 2 to nearest with ties up; else unused).  A float of 8

@@ -239,6 +239,13 @@ FR_DECLARE(scatter_at)
 FR_DECLARE(topk)
 FR_DECLARE(sizes)
 FR_DECLARE(cumprod)
+FR_DECLARE(nonzero)
+FR_DECLARE(unique)
+FR_DECLARE(nms)
+FR_DECLARE(grid_sample)
+FR_DECLARE(roi_align)
+FR_DECLARE(col2im)
+FR_DECLARE(random)
 
 /* -- quantization and data types -- */
 FR_DECLARE(convert)
@@ -309,6 +316,10 @@ void fr_pad_scratch(const fr_call *c, fr_scratch *s);
 void fr_resize_scratch(const fr_call *c, fr_scratch *s);
 void fr_topk_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_topk_operations(const fr_call *c);
+void fr_unique_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_unique_operations(const fr_call *c);
+void fr_nms_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_nms_operations(const fr_call *c);
 
 /* y[j0, j1, ..] = x[at[0][j0], at[1][j1], ..], the fill where one is negative.  fr_map_init points at[] into scratch of
  * fr_map_scratch(y) bytes; the caller writes at[a][0 .. y.dims[a]), each below x.dims[a]; fr_map_run copies. */

@@ -1,4 +1,7 @@
-/* ops_index.c - operations that move elements by index, and what sorts and searches: PAD, GATHER_AT, SCATTER_AT, TOPK. */
+/* ops_index.c - operations that move elements by index, and what sorts and searches: PAD, GATHER_AT, SCATTER_AT, TOPK,
+ * NONZERO, UNIQUE; and RANDOM. */
+#include <math.h>
+
 #include "ops.h"
 
 /* ---- copies with an index map for every axis (PAD, RESIZE) ---- */
@@ -611,3 +614,179 @@ frugal_status fr_topk_run(const fr_call *c) {
 }
 
 int64_t fr_topk_operations(const fr_call *c) { return fr_max(c->in[0]->n, c->out[0]->n); }
+
+/* ---- NONZERO ---- */
+
+frugal_status fr_nonzero_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0], *y = c->out[0];
+    FR_DTYPE(c, x->dtype == FR_BOOL && y->dtype == FR_I64, "the input must be bool and the output int64");
+    FR_SHAPE(c, y->rank == 2 && y->dims[0] == x->rank, "the output must have a row for every axis");
+    return FRUGAL_OK;
+}
+
+frugal_status fr_nonzero_run(const fr_call *c) {
+    const fr_tensor *x = c->in[0];
+    const int64_t room = c->out[0]->dims[1];
+    int64_t *y = (int64_t *)(void *)c->out[0]->data, found = 0;
+    for (int64_t i = 0; i < x->n; i++) {
+        if (!x->data[i])
+            continue;
+        if (found == room)
+            return fr_fail(c, FRUGAL_BAD_INPUT, 0, -1, room, found + 1, "more elements are true than the output has columns");
+        int64_t rest = i;
+        for (int32_t a = x->rank - 1; a >= 0; a--) {
+            y[a * room + found] = rest % x->dims[a];
+            rest /= x->dims[a];
+        }
+        found++;
+    }
+    if (found != room)
+        return fr_fail(c, FRUGAL_BAD_INPUT, 0, -1, room, found, "fewer elements are true than the output has columns");
+    return FRUGAL_OK;
+}
+
+/* ---- UNIQUE ---- */
+
+enum { U_COUNT, U_FIRST, U_INVERSE, U_COUNTS };
+
+frugal_status fr_unique_check(const fr_call *c) {
+    const fr_tensor *x = c->in[0];
+    uint64_t none;
+    FR_DTYPE(c, fr_sort_keys(&none, NULL, x->dtype, 0, 1), "this data type has no order");
+    FR_SHAPE(c, c->attrs[0] < x->rank, "the axis is not one of the input's");
+    for (int32_t k = 0; k < 4; k++) {
+        FR_DTYPE(c, c->out[k]->dtype == FR_I64, "the outputs are int64");
+        FR_SHAPE(c, c->out[k]->n == (k == U_COUNT ? 1 : x->dims[c->attrs[0]]), "an output has another length than the axis");
+    }
+    return FRUGAL_OK;
+}
+
+/* Keys of all elements, the order of the slices twice, and two numbers a group. */
+void fr_unique_scratch(const fr_call *c, fr_scratch *s) {
+    s->shared = 8 * (c->in[0]->n + 4 * c->in[0]->dims[c->attrs[0]]); /* both at most 2^40 */
+}
+
+static int compare_slices(const uint64_t *a, const uint64_t *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (a[i] != b[i])
+            return a[i] < b[i] ? -1 : 1;
+    }
+    return 0;
+}
+
+/* Stable, from short runs to long ones: no recursion.  Returns the array that holds the result. */
+static int64_t *merge_sort(int64_t *order, int64_t *spare, int64_t m, const uint64_t *keys, int64_t n) {
+    for (int64_t i = 0; i < m; i++)
+        order[i] = i;
+    for (int64_t width = 1; width < m; width *= 2) {
+        for (int64_t lo = 0; lo < m; lo += 2 * width) {
+            const int64_t mid = fr_min(lo + width, m), hi = fr_min(lo + 2 * width, m);
+            for (int64_t i = lo, j = mid, k = lo; k < hi; k++) {
+                const bool left = i < mid && (j >= hi || compare_slices(keys + order[i] * n, keys + order[j] * n, n) <= 0);
+                spare[k] = left ? order[i++] : order[j++];
+            }
+        }
+        int64_t *t = order;
+        order = spare, spare = t;
+    }
+    return order;
+}
+
+static int64_t *out_of(const fr_call *c, int32_t k) { return (int64_t *)(void *)c->out[k]->data; }
+
+/* Groups in sorted order; group[i] of slice i, head[g] its first slice.  Returns how many there are. */
+static int64_t group_slices(const int64_t *order, int64_t m, const uint64_t *keys, int64_t n, int64_t *group, int64_t *head) {
+    int64_t groups = 0;
+    for (int64_t p = 0; p < m; p++) {
+        if (p == 0 || compare_slices(keys + order[p - 1] * n, keys + order[p] * n, n) != 0)
+            head[groups++] = order[p];
+        group[order[p]] = groups - 1;
+    }
+    return groups;
+}
+
+frugal_status fr_unique_run(const fr_call *c) {
+    const fr_tensor *x = c->in[0];
+    const int32_t axis = (int32_t)c->attrs[0];
+    const int64_t m = x->dims[axis], inner = fr_product(x, axis + 1, x->rank), outer = fr_product(x, 0, axis), n = outer * inner;
+    uint64_t *keys = (uint64_t *)(void *)c->shared;
+    int64_t *order = (int64_t *)(void *)(keys + x->n), *head = order + 2 * m, *number = head + m, *group = out_of(c, U_INVERSE);
+    for (int64_t i = 0; i < outer * m; i++) {
+        const uint8_t *from = x->data + i * inner * fr_dtype_bytes(x->dtype);
+        (void)fr_sort_keys(keys + i % m * n + i / m * inner, from, x->dtype, inner, 1);
+    }
+    const int64_t groups = group_slices(merge_sort(order, order + m, m, keys, n), m, keys, n, group, head);
+    int64_t seen = 0;
+    out_of(c, U_COUNT)[0] = groups;
+    memset(c->out[U_FIRST]->data, 0, (size_t)c->out[U_FIRST]->bytes);
+    memset(c->out[U_COUNTS]->data, 0, (size_t)c->out[U_COUNTS]->bytes);
+    for (int64_t i = 0; i < m; i++) {
+        const int64_t g = group[i];
+        if (head[g] == i)
+            number[g] = c->attrs[1] ? g : seen++;
+        group[i] = number[g];
+        if (head[g] == i)
+            out_of(c, U_FIRST)[number[g]] = i;
+        out_of(c, U_COUNTS)[number[g]]++;
+    }
+    return FRUGAL_OK;
+}
+
+int64_t fr_unique_operations(const fr_call *c) { return c->in[0]->n; }
+
+/* ---- RANDOM ---- */
+
+frugal_status fr_random_check(const fr_call *c) {
+    FR_DTYPE(c, c->out[0]->dtype == FR_F32, "random numbers are float32");
+    return FRUGAL_OK;
+}
+
+/* Philox 4x32 with 10 rounds (Salmon et al. 2011): four words that depend on the seed and the counter alone. */
+static void philox(uint32_t w[4], uint64_t seed, uint64_t counter) {
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    w[0] = (uint32_t)counter, w[1] = (uint32_t)(counter >> 32), w[2] = w[3] = 0;
+    for (int r = 0; r < 10; r++) {
+        const uint64_t a = (uint64_t)0xD2511F53u * w[0], b = (uint64_t)0xCD9E8D57u * w[2];
+        w[0] = (uint32_t)(b >> 32) ^ w[1] ^ k0;
+        w[2] = (uint32_t)(a >> 32) ^ w[3] ^ k1;
+        w[1] = (uint32_t)b;
+        w[3] = (uint32_t)a;
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+}
+
+/* In [0, 1): 24 bits. */
+static float unit(uint32_t w) { return (float)(w >> 8) * 0x1p-24f; }
+
+/* Two normal numbers of two words (Box and Muller). */
+static void normal_pair(const frugal_isa *isa, uint32_t a, uint32_t b, float out[2]) {
+    float r = 1 - unit(a), t = 6.2831853f * unit(b);
+    isa->unary(FRUGAL_U_LOG, &r, &r, 1, 0, 0);
+    r = sqrtf(-2 * r);
+    isa->unary(FRUGAL_U_COS, &out[0], &t, 1, 0, 0);
+    isa->unary(FRUGAL_U_SIN, &out[1], &t, 1, 0, 0);
+    out[0] *= r, out[1] *= r;
+}
+
+static void random_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const fr_call *c = p;
+    const float low = fr_attr_float(c, 2), span = fr_attr_float(c, 3);
+    float *y = (float *)(void *)c->out[0]->data;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        uint32_t w[4];
+        float v[4];
+        philox(w, (uint64_t)c->attrs[1], (uint64_t)i);
+        for (int k = 0; k < 4; k++)
+            v[k] = unit(w[k]);
+        if (c->attrs[0])
+            normal_pair(c->isa, w[0], w[1], v), normal_pair(c->isa, w[2], w[3], v + 2);
+        for (int64_t k = 0; k < 4 && 4 * i + k < c->out[0]->n; k++)
+            y[4 * i + k] = v[k] * span + low;
+    }
+}
+
+frugal_status fr_random_run(const fr_call *c) {
+    fr_parallel(c, fr_ceil_div(c->out[0]->n, 4), 1024, random_range, c);
+    return FRUGAL_OK;
+}

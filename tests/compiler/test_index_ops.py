@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 import frugal
 
-from .models import Builder, assert_same, run_frugal
+from .models import Builder, assert_same, run_frugal, run_onnxruntime
 
 RNG = np.random.default_rng(0)
 KINDS = {
@@ -178,3 +178,73 @@ def test_trilu_and_eye(upper: int) -> None:
 def test_depth_to_space(mode: str) -> None:
     b, names, feeds = one_node(13, "DepthToSpace", [values((2, 8, 3, 4), np.float32)])
     assert_same(b.model(b.op("DepthToSpace", *names, blocksize=2, mode=mode)), feeds)
+
+
+# ---- sizes that the data decides ----
+def beside_onnxruntime(
+    opset: int, kind: str, inputs: list[np.ndarray], const: set[int] | None = None, outputs: int = 1, **a: Any
+) -> None:
+    b, names, feeds = one_node(opset, kind, inputs, const)
+    made = b.op(kind, *names, outputs=outputs, **a)
+    model = b.model(*(made if outputs > 1 else [made]))
+    for o in model.graph.output:
+        o.type.Clear()
+    for got, want in zip(run_frugal(model, feeds), run_onnxruntime(model, feeds), strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_array_equal(got, want)
+
+
+def test_nonzero_and_compress() -> None:
+    for dtype in (np.float32, np.int64, np.uint8, np.bool_):
+        for shape in ((3, 4), (5,), (2, 0, 3), (2, 3, 2)):
+            x = (RNG.integers(0, 3, shape) - 1).clip(0).astype(dtype)
+            np.testing.assert_array_equal(run(13, "NonZero", [x]), np.array(np.nonzero(x)))
+    x = values((3, 4), np.float32)
+    for axis, condition in ((0, [1, 0, 1]), (1, [0, 1]), (-1, [0, 0, 0, 0]), (None, [1, 0, 0, 1, 1])):
+        options = {} if axis is None else {"axis": axis}
+        mask = np.array(condition, np.bool_)
+        np.testing.assert_array_equal(run(11, "Compress", [x, mask], **options), np.compress(mask, x, axis=axis))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_unique(order: int) -> None:
+    for dtype in (np.float32, np.int64, np.int8):
+        for shape, axis in (((7,), None), ((4, 3), None), ((6, 2), 0), ((2, 6), 1), ((40,), 0)):
+            x = RNG.integers(-1, 2, shape).astype(dtype)
+            beside_onnxruntime(11, "Unique", [x], outputs=4, sorted=order, **({} if axis is None else {"axis": axis}))
+
+
+def test_non_max_suppression() -> None:
+    corners = RNG.random((2, 30, 4)).astype(np.float32)
+    scores = RNG.random((2, 3, 30)).astype(np.float32)
+    for most, iou, least in ((5, 0.3, 0.2), (100, 0.9, 0.0), (0, 0.5, 0.5), (3, 0.0, 0.99)):
+        limits = [np.array([most]), np.array([iou], np.float32), np.array([least], np.float32)]
+        for center in (0, 1):
+            for const in (None, {2, 3, 4}):
+                beside_onnxruntime(11, "NonMaxSuppression", [corners, scores, *limits], const, center_point_box=center)
+
+
+def test_one_hot_reverse_and_hardmax() -> None:
+    ids = RNG.integers(-6, 8, (3, 4))
+    for axis in (-1, 0, 1):
+        for const in (None, {1, 2}):
+            beside_onnxruntime(11, "OneHot", [ids, np.array(5), np.array([-1.5, 2.5], np.float32)], const, axis=axis)
+    x = values((4, 3, 2), np.float32)
+    beside_onnxruntime(10, "ReverseSequence", [x, np.array([1, 4, 2])], time_axis=0, batch_axis=1)
+    beside_onnxruntime(10, "ReverseSequence", [x, np.array([1, 3, 2, 1])], time_axis=1, batch_axis=0)
+    for opset, axis in ((13, -1), (13, 1), (11, 1)):
+        beside_onnxruntime(opset, "Hardmax", [np.round(x / 40)], axis=axis)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.uint16, np.int32, np.uint64])
+@pytest.mark.parametrize("exclusive", [0, 1])
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_running_sum(dtype: Any, exclusive: int, reverse: int) -> None:
+    x = values((3, 4), dtype)
+    for axis in (0, -1):
+        want = np.cumsum(np.flip(x, axis) if reverse else x, axis=axis, dtype=dtype)
+        if exclusive:
+            want = np.roll(want, 1, axis)
+            want[(slice(None),) * (axis % 2) + (0,)] = 0
+        got = run(14, "CumSum", [x, np.array(axis)], exclusive=exclusive, reverse=reverse)
+        np.testing.assert_allclose(got, np.flip(want, axis) if reverse else want, rtol=1e-5, atol=1e-4)

@@ -128,3 +128,33 @@ def test_bad_models_are_named() -> None:
     for options in ({"scales": [1, 1, -2, 2]}, {"sizes": [1, 2]}, {"scales": [1, 1, 2, 2], "mode": "best"}):
         with pytest.raises(frugal.InvalidModel, match="Resize"):
             run_frugal(resize([1, 1, 4, 4], **options), {"x": np.zeros((1, 1, 4, 4), np.float32)})
+
+
+# ---- sampling at places that the data gives ----
+@pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("align", [0, 1])
+def test_grid_sample(mode: str, padding: str, align: int) -> None:
+    for shape in ((2, 3, 5, 6), (1, 2, 4, 3, 5)):
+        if len(shape) == 5 and mode == "cubic":
+            continue  # onnxruntime has it in two dimensions only
+        b, axes = Builder(20), len(shape) - 2
+        x, grid = b.input("x", list(shape)), b.input("grid", ["n", *"abc"[:axes], axes])
+        feeds = {"x": RNG.standard_normal(shape).astype(np.float32)}
+        feeds["grid"] = RNG.uniform(-1.7, 1.7, (shape[0], *[3, 4, 2][:axes], axes)).astype(np.float32)
+        assert_same(b.model(b.op("GridSample", x, grid, mode=mode, padding_mode=padding, align_corners=align)), feeds, 1e-4)
+
+
+@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("samples", [0, 2])
+def test_roi_align(mode: str, samples: int) -> None:
+    b = Builder(16)
+    names = [b.input("x", ["n", 2, "h", "w"]), b.input("rois", ["r", 4]), b.input("batch", ["r"], TensorProto.INT64)]
+    y = b.op("RoiAlign", *names, mode=mode, sampling_ratio=samples, output_height=3, output_width=2, spatial_scale=0.5)
+    rois = np.array([[0, 0, 9, 9], [3, 2, 15, 14], [-4, -4, 2, 3]], np.float32)
+    feeds = {"x": RNG.standard_normal((2, 2, 8, 9)).astype(np.float32), "rois": rois, "batch": np.array([0, 1, 1])}
+    assert_same(b.model(y), feeds)
+    with pytest.raises(frugal.FrugalError, match="outside the images"):
+        run_frugal(b.model(y), {**feeds, "batch": np.array([0, 2, 1])})
+    with pytest.raises(frugal.FrugalError, match="near the image"):
+        run_frugal(b.model(y), {**feeds, "rois": rois * np.float32(1e20)})
