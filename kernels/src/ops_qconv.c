@@ -2,8 +2,6 @@
  *
  * A convolution goes strip by strip: the codes under some rows of output pixels are staged (copied, with their border of zero
  * points) in the form that the instruction set reads, then every pixel's kernel is a few runs of consecutive codes. */
-#include <math.h>
-
 #include "ops.h"
 
 enum { STRIP_BYTES = 24 << 10, STRIP_PIXELS = 512, MAX_KERNEL = 1 << 12, MAX_DEPTH = 1 << 20, STAGED_LIMIT = 1 << 28 };
@@ -12,9 +10,17 @@ enum { SLACK = 128 }; /* staged codes that a kernel may read beyond the last */
 static bool is_codes(const fr_tensor *t) { return t->dtype == FR_U8 || t->dtype == FR_I8; }
 static uint8_t flip_of(const fr_tensor *t) { return t->dtype == FR_I8 ? 0x80 : 0; }
 
-/* Rounds half to even what limit() let through, all far below 2^22. */
-static inline int32_t nearest(float v) { return (int32_t)rintf(v); }
-static inline float limit(float v, float low, float high) { return v > low ? (v < high ? v : high) : low; }
+/* Rounds half to even what limit() let through, far below 2^22: in a sum of about 1.5 * 2^23 nothing is left behind the point. */
+static inline int32_t nearest(float v) {
+    int32_t bits;
+    v += 0x1.8p23f;
+    memcpy(&bits, &v, 4);
+    return bits - 0x4b400000;
+}
+static inline float limit(float v, float low, float high) {
+    v = v > low ? v : low;
+    return v < high ? v : high;
+}
 
 /* ---- the shape of a convolution ---- */
 
@@ -27,6 +33,7 @@ typedef struct conv {
     int64_t runs, length, quads;    /* of a kernel; depthwise: runs 1 */
     int64_t rows, strips, iw, line; /* output rows a strip; staged pixels and codes of a row */
     int64_t size;                   /* bytes of a staged code */
+    bool column;                    /* flatten did: one column of pixels */
     bool direct;                    /* x can be read where it is */
 } conv;
 
@@ -37,6 +44,7 @@ static void flatten(conv *v) {
         return;
     v->h = v->oh = v->n * v->h * v->w;
     v->n = v->w = v->ow = 1;
+    v->column = true;
 }
 
 /* Output rows whose staged rows fit: at least one; whole threads' worth of work. */
@@ -80,8 +88,8 @@ static void derive(conv *v) {
     flatten(v);
     v->iw = (v->ow - 1) * v->sw + (v->kw - 1) * v->dw + 1;
     v->line = v->iw * v->cg;
-    v->direct = !v->depth && v->ow == 1 && v->iw == 1 && v->kh == 1 && v->g == 1 && v->cg % 4 == 0 && v->w == 1 && v->sh == 1 &&
-                v->c->isa->codes == (v->c->in[0]->dtype == FR_U8 ? FR_CODES_U8 : FR_CODES_I8) && v->top == 0 && v->oh == v->h;
+    v->direct =
+        v->column && v->g == 1 && v->cg % 4 == 0 && v->c->isa->codes == (v->c->in[0]->dtype == FR_U8 ? FR_CODES_U8 : FR_CODES_I8);
     cut(v);
 }
 
@@ -94,6 +102,7 @@ static frugal_status check_attrs(const fr_call *c, const conv *v) {
     FR_SHAPE(c, v->top < STAGED_LIMIT && v->left < STAGED_LIMIT, "a padding is out of range");
     for (int i = 11; i < 15; i++)
         FR_SHAPE(c, c->attrs[i] <= 255, "a zero point or limit is no code");
+    FR_SHAPE(c, c->attrs[13] <= c->attrs[14], "the limits exclude each other");
     FR_SHAPE(c, v->kh * v->kw <= MAX_KERNEL, "a kernel is too large");
     return FRUGAL_OK;
 }
@@ -222,6 +231,10 @@ static void stage_spread(const conv *v, uint8_t *d, const uint8_t *x) {
 static void stage_strip(const conv *v, uint8_t *d, const uint8_t *x, int64_t y0, int64_t rows) {
     const int64_t left = fr_min(v->left, v->iw), bytes = v->line * v->size;
     const int64_t end = fr_max(left, fr_min(v->iw, v->left + v->w)), n = strip_rows(v, rows);
+    if (v->column && v->cg == v->ch) {
+        stage(v, d, x + y0 * v->ch, rows * v->ch, flip_of(v->c->in[0]));
+        return;
+    }
     for (int64_t r = 0; r < n; r++, d += bytes) {
         const int64_t at = y0 * v->sh + r - v->top, y = v->uh == 1 ? at : at / v->uh;
         if (at < 0 || y * v->uh != at || y >= v->h || v->w == 0) {
@@ -427,20 +440,33 @@ frugal_status fr_qbinary_check(const fr_call *c) {
     FR_SHAPE(c, fr_broadcasts_to(c->in[0], y) && fr_broadcasts_to(c->in[1], y), "the operands do not broadcast to the output");
     for (int i = 1; i < 6; i++)
         FR_SHAPE(c, c->attrs[i] <= 255, "a zero point or limit is no code");
+    FR_SHAPE(c, c->attrs[4] <= c->attrs[5], "the limits exclude each other");
     return FRUGAL_OK;
+}
+
+static inline uint8_t pair_code(const fr_qadd *p, float t) {
+    return (uint8_t)(nearest(limit(t, (float)(p->low - p->zero), (float)(p->high - p->zero))) + p->zero) ^ p->flip_y;
+}
+
+static void product_span(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *job) {
+    const fr_qadd p = *job; /* in registers: y could be anything to the compiler */
+    for (int64_t i = 0; i < n; i++)
+        y[i] = pair_code(&p, (float)(((a[i] ^ p.flip_a) - p.za) * ((b[i] ^ p.flip_b) - p.zb)) * p.ma);
 }
 
 static void pair_inner(const void *ctx, int64_t out, const int64_t *at, const int64_t *step, int64_t n) {
     const pair_job *j = ctx;
     const fr_qadd *p = &j->p;
-    if (!j->product && step[0] == 1 && step[1] == 1) {
-        j->isa->qadd(j->y + out, j->a + at[0], j->b + at[1], n, p);
+    if (step[0] == 1 && step[1] == 1) {
+        if (j->product)
+            product_span(j->y + out, j->a + at[0], j->b + at[1], n, p);
+        else
+            j->isa->qadd(j->y + out, j->a + at[0], j->b + at[1], n, p);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
         const int32_t a = (j->a[at[0] + i * step[0]] ^ p->flip_a) - p->za, b = (j->b[at[1] + i * step[1]] ^ p->flip_b) - p->zb;
-        const float t = j->product ? (float)(a * b) * p->ma : (float)a * p->ma + (float)b * p->mb;
-        j->y[out + i] = (uint8_t)(nearest(limit(t, (float)(p->low - p->zero), (float)(p->high - p->zero))) + p->zero) ^ p->flip_y;
+        j->y[out + i] = pair_code(p, j->product ? (float)(a * b) * p->ma : (float)a * p->ma + (float)b * p->mb);
     }
 }
 
@@ -619,25 +645,27 @@ frugal_status fr_qcodes_check(const fr_call *c) {
     return FRUGAL_OK;
 }
 
-/* n codes: limited before they are rounded, so that adding 1.5 * 2^23 rounds half to even. */
 static void codes_span(const codes_job *j, uint8_t *y, const float *x, int64_t n) {
     const float least = (float)-j->zero, most = (float)(255 - j->zero), scale = j->scale;
-    const int32_t zero = j->zero - 0x4b400000;
+    const int32_t zero = j->zero;
     const uint8_t flip = flip_of(j->c->out[0]);
     for (int64_t i = 0; i < n; i++) {
-        float v = x[i] / scale;
-        int32_t bits;
-        v = v > least ? v : least;
-        v = (v < most ? v : most) + 0x1.8p23f;
-        memcpy(&bits, &v, 4);
-        y[i] = (uint8_t)(bits + zero) ^ flip;
+        y[i] = (uint8_t)(nearest(limit(x[i] / scale, least, most)) + zero) ^ flip;
+    }
+}
+
+/* Codes of k channels side by side: y[m ch + i] = part[i][m]. */
+static inline void weave(uint8_t *y, int64_t ch, uint8_t (*part)[CODES_BLOCK], int64_t n, const int k) {
+    for (int64_t m = 0; m < n; m++) {
+        for (int i = 0; i < k; i++)
+            y[m * ch + i] = part[i][m];
     }
 }
 
 static void codes_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const codes_job *j = p;
     const float *x = (const float *)(const void *)j->c->in[0]->data;
-    uint8_t part[CODES_BLOCK];
+    uint8_t part[4][CODES_BLOCK];
     (void)thread;
     for (int64_t i = begin; i < end; i++) {
         const int64_t at = i % j->blocks * CODES_BLOCK, n = fr_min(CODES_BLOCK, j->pixels - at), image = i / j->blocks;
@@ -646,10 +674,18 @@ static void codes_range(const void *p, int64_t begin, int64_t end, int32_t threa
             codes_span(j, y, x + image * j->pixels + at, n);
             continue;
         }
-        for (int64_t k = 0; k < j->ch; k++) {
-            codes_span(j, part, x + (image * j->ch + k) * j->pixels + at, n);
-            for (int64_t m = 0; m < n; m++)
-                y[m * j->ch + k] = part[m];
+        for (int64_t k = 0; k < j->ch; k += 4) {
+            const int64_t many = fr_min(4, j->ch - k);
+            for (int64_t m = 0; m < many; m++)
+                codes_span(j, part[m], x + (image * j->ch + k + m) * j->pixels + at, n);
+            if (many == 4)
+                weave(y + k, j->ch, part, n, 4);
+            else if (many == 3)
+                weave(y + k, j->ch, part, n, 3);
+            else if (many == 2)
+                weave(y + k, j->ch, part, n, 2);
+            else
+                weave(y + k, j->ch, part, n, 1);
         }
     }
 }

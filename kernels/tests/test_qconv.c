@@ -402,6 +402,7 @@ static void test_codes(int64_t index) {
 
 /* ---- what a check must refuse ---- */
 
+static int64_t limits_low; /* of the next plan: the limits are this and 255 less it */
 static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64_t zero, int64_t stride, int rank_of_w) {
     static int8_t w[4096];
     static int32_t params[64];
@@ -412,7 +413,7 @@ static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64
                                       : pb_const(b, FR_I8, 0, PB_LIST(runs, 3, 16, 4), w, (uint64_t)(runs * 192));
     const int32_t cp = pb_const(b, FR_I32, 0, PB_LIST(1, 4, 16), params, 256), y = pb_output(b, FR_U8, PB_LIST(1, 2, 2, 8));
     pb_step(b, FRUGAL_OP_QCONV, PB_LIST(x, cw, cp), PB_LIST(y),
-            PB_LIST(groups, kh, 3, stride, 1, 1, 1, 1, 1, 0, 0, zero, 0, 0, 255));
+            PB_LIST(groups, kh, 3, stride, 1, 1, 1, 1, 1, 0, 0, zero, 0, limits_low, 255 - limits_low));
     uint8_t *file = pb_finish(b, &size), in[64] = {0}, out[64];
     free(b);
     const frugal_status st = live(file, size, (const void *const[]){in}, out, "scalar", 1);
@@ -428,6 +429,9 @@ static void test_refusals(void) {
     check(conv_status(3, 3, 1, 0, 0, 5) == FRUGAL_BAD_SHAPE, "stride 0", "", 0, 0);
     check(conv_status(3, 3, 1, 0, 1 << 20, 5) == FRUGAL_BAD_SHAPE, "stride", "", 0, 0);
     check(conv_status(3, 3, 1, 0, 1, 4) == FRUGAL_BAD_SHAPE, "rank", "", 0, 0);
+    limits_low = 200;
+    check(conv_status(3, 3, 1, 0, 1, 5) == FRUGAL_BAD_SHAPE, "limits", "", 0, 0);
+    limits_low = 0;
     check(conv_status(INT64_C(1) << 40, 3, 1, 0, 1, 5) == FRUGAL_BAD_SHAPE, "kernel", "", 0, 0);
 }
 

@@ -691,29 +691,30 @@ typedef struct qdepth_job {
     rounding r;
     vi bias[2];
     vf m[2];
-    const vi *w; /* [quads][pair][vector], int16 */
-    int64_t channel;
+    const vi *w;           /* [quads][pair][vector], int16 */
+    int64_t channel, flat; /* flat: channels of which a row of pixels side by side repeats whole vectors; 0: none */
 } qdepth_job;
 
-/* 4 values each from p and p + 8. */
-INLINE vi halves_of(const int32_t *p) {
-    return _mm256_setr_m128i(_mm_loadu_si128((const void *)p), _mm_loadu_si128((const void *)(p + 8)));
+/* Values 4 v .. and 4 v + 8 .. of p, or those modulo flat. */
+INLINE vi halves_of(const int32_t *p, int v, int64_t flat) {
+    const int64_t a = flat ? 4 * v % flat : 4 * v, b = flat ? (4 * v + 8) % flat : 4 * v + 8;
+    return _mm256_setr_m128i(_mm_loadu_si128((const void *)(p + a)), _mm_loadu_si128((const void *)(p + b)));
 }
-static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel) {
+static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel, int64_t flat) {
     const int32_t *params = q->params + channel / 16 * FR_QPARAMS;
     const int8_t *w = q->w + channel / 16 * q->quads * 64;
     const __m128i pairs = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
     vi *to = q->scratch;
-    *d = (qdepth_job){.q = q, .w = to, .channel = channel};
+    *d = (qdepth_job){.q = q, .w = to, .channel = channel, .flat = flat};
     d->r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
     for (int v = 0; v < 2; v++) {
-        d->bias[v] = halves_of(params + 4 * v);
-        d->m[v] = vcastf(halves_of(params + 32 + 4 * v));
+        d->bias[v] = halves_of(params, v, flat);
+        d->m[v] = vcastf(halves_of(params + 32, v, flat));
     }
     for (int64_t k = 0; k < q->quads; k++, w += 64, to += 4) {
         __m128i x[4];
         for (int i = 0; i < 4; i++) {
-            x[i] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)(w + 16 * i)), pairs);
+            x[i] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)(w + 4 * (flat ? 4 * i % flat : 4 * i))), pairs);
         }
         _mm256_store_si256(to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi64(x[0], x[2])));
         _mm256_store_si256(to + 1, _mm256_cvtepi8_epi16(_mm_unpacklo_epi64(x[1], x[3])));
@@ -722,12 +723,12 @@ static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel) {
     }
 }
 
-INLINE void qdepth_put(const qdepth_job *d, vi s0, vi s1, int64_t i) {
-    const fr_qconv *q = d->q;
-    const vi c = to_halves(vmul(vcvt(s0), d->m[0]), vmul(vcvt(s1), d->m[1]), &d->r, q->small); /* channels in order */
+INLINE void qdepth_put(const qdepth_job *d, vi s0, vi s1, uint8_t *to, int64_t n) {
+    const vi c = to_halves(vmul(vcvt(s0), d->m[0]), vmul(vcvt(s1), d->m[1]), &d->r, d->q->small); /* channels in order */
     const __m128i v = _mm_packus_epi16(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
-    put16((uint8_t *)q->y + i * q->ldy + d->channel, limited(v, &d->r), q->n - d->channel);
+    put16(to, limited(v, &d->r), n);
 }
+INLINE uint8_t *qdepth_to(const qdepth_job *d, int64_t i) { return (uint8_t *)d->q->y + i * d->q->ldy + d->channel; }
 
 /* Adds four taps of a pixel, of which pairs are unpacked already. */
 #define DEPTH_MAC(s0, s1, c, w)                                                                                                  \
@@ -763,18 +764,31 @@ INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const
             }
         }
     }
-    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s0[m], s1[m], i + m); }
+    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s0[m], s1[m], qdepth_to(d, i + m), q->n - d->channel); }
 }
 
-static void qdepth_pixel(const qdepth_job *d, int64_t i) {
+/* 16 channels of one pixel, or of as many pixels side by side as have them: the codes at x, n results. */
+INLINE void qdepth_16(const qdepth_job *d, const int16_t *x, uint8_t *to, int64_t n) {
     const fr_qconv *q = d->q;
-    const int16_t *x = (const int16_t *)q->codes + q->pixel[i] + d->channel;
     vi s0 = d->bias[0], s1 = d->bias[1], c[4];
     for (int64_t k = 0; k < q->quads; k++) {
         unpack_taps(c, x, q->run + 4 * k);
         DEPTH_MAC(s0, s1, c, d->w + 4 * k);
     }
-    qdepth_put(d, s0, s1, i);
+    qdepth_put(d, s0, s1, to, n);
+}
+static void qdepth_pixel(const qdepth_job *d, int64_t i) {
+    const fr_qconv *q = d->q;
+    qdepth_16(d, (const int16_t *)q->codes + q->pixel[i] + d->channel, qdepth_to(d, i), q->n - d->channel);
+}
+
+/* A row of pixels from i on whose codes and results lie side by side, 16 at a time. */
+static void qdepth_flat(const qdepth_job *d, int64_t i) {
+    const int16_t *x = (const int16_t *)d->q->codes + d->q->pixel[i];
+    uint8_t *y = qdepth_to(d, i);
+    for (int64_t n = d->q->row * d->flat; n > 0; n -= 16, x += 16, y += 16) {
+        qdepth_16(d, x, y, n);
+    }
 }
 
 /* A row of pixels from i on; step: see qdepth_columns, 0 for kernels of another form. */
@@ -809,10 +823,15 @@ static void qdepth(const fr_qconv *q) {
     qdepth_job d;
     const int64_t apart = q->row > 1 ? q->pixel[1] - q->pixel[0] : 0; /* pixels of a row */
     const int step = q->columns > 0 && apart == q->columns ? 1 : q->columns > 0 && apart == 2 * q->columns ? 2 : 0;
+    const int64_t flat = apart == q->n && q->ldy == q->n && (q->n == 4 || q->n == 8) ? q->n : 0;
     for (int64_t channel = 0; channel < q->n; channel += 16) {
-        qdepth_open(&d, q, channel);
+        qdepth_open(&d, q, channel, flat);
         for (int64_t i = 0; i < q->pixels; i += q->row) {
-            qdepth_row(&d, i, step);
+            if (flat) {
+                qdepth_flat(&d, i);
+            } else {
+                qdepth_row(&d, i, step);
+            }
         }
     }
 }
