@@ -282,6 +282,20 @@ def arithmetic(node: Node, target: Target) -> Tensor:
     return pair(node, target, ADD, float(a.scale / target.scale), sign * float(b.scale / target.scale), a, b)
 
 
+def qlinear_pair(node: Node) -> Tensor | None:
+    """QLinearAdd or QLinearMul on integers; None where a scale or zero point is known only at run time."""
+    dtype = node.get(0).dtype
+    try:
+        a = Codes(node.get(0), positive(node.get(1)), known_zero(node.optional(2), dtype))
+        b = Codes(node.get(3), positive(node.get(4)), known_zero(node.optional(5), node.get(3).dtype))
+        target = Target(positive(node.get(6)), known_zero(node.optional(7), dtype), dtype)
+    except Stay:
+        return None
+    if node.type == "QLinearMul":
+        return pair(node, target, MULTIPLY, float((a.scale * b.scale) / target.scale), 0.0, a, b)
+    return pair(node, target, ADD, float(a.scale / target.scale), float(b.scale / target.scale), a, b)
+
+
 # ---- pooling ----
 def pool(node: Node, x: Codes, kind: int, windows: Sequence[Window] | None, target: Target) -> Tensor:
     """Over windows of one or two spatial axes, or all of them."""

@@ -10,6 +10,7 @@ from .ir import FROM_NUMPY, NARROW, SMALL_FLOATS, SMALL_INTS, Binary, DType, Op,
 from .lower import MICROSOFT, Node, op, show, type_name
 from .math_ops import binary, unary
 from .nn_ops import product
+from .qconv_ops import qlinear_pair
 from .qpack import panels_of
 from .types_ops import bits, cast_to
 
@@ -280,6 +281,9 @@ def values(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 
 @op("QLinearAdd", "QLinearMul", domain=MICROSOFT)
 def qlinear_binary(node: Node) -> Tensor:
+    codes = qlinear_pair(node)
+    if codes is not None:
+        return codes
     a = values(node, node.get(0), node.get(1), node.optional(2))
     b = values(node, node.get(3), node.get(4), node.optional(5))
     made = binary(node, Binary.ADD if node.type == "QLinearAdd" else Binary.MUL, a, b)

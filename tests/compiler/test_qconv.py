@@ -477,6 +477,17 @@ def test_qlinear_pools(last: int) -> None:
         assert got.shape == want.shape and np.abs(got.astype(int) - want).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["QLinearAdd", "QLinearMul"])
+def test_qlinear_pair(kind: str) -> None:
+    net = Net(20)
+    a, b = net.codes((2, 5, 4, 3), np.int8), net.codes((1, 5, 1, 1), np.int8)
+    scales = [
+        [net.constant(scale, np.float32), net.constant(zero, np.int8)] for scale, zero in ((0.02, 20), (0.03, -9), (0.05, 3))
+    ]
+    y = net.node(kind, [a, *scales[0], b, *scales[1], *scales[2]], "com.microsoft")
+    check(net.model(y, TensorProto.INT8), net.feeds)
+
+
 # ---- whole nets ----
 def float_cnn(rng: np.random.Generator, opset: int = 17) -> onnx.ModelProto:
     """Convolution, depthwise, pointwise, a residual, pooling, a classifier."""
