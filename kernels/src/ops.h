@@ -266,6 +266,7 @@ FR_DECLARE(qcodes)
 void fr_qconv_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_qconv_operations(const fr_call *c);
 int64_t fr_qdepth_operations(const fr_call *c);
+int64_t fr_qpool_operations(const fr_call *c);
 int64_t fr_conv_integer_operations(const fr_call *c);
 
 /* -- recurrences and transforms -- */

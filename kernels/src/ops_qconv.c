@@ -608,6 +608,11 @@ frugal_status fr_qpool_run(const fr_call *c) {
     return FRUGAL_OK;
 }
 
+int64_t fr_qpool_operations(const fr_call *c) {
+    const pool_job j = pool_of(c);
+    return times(c->out[0]->n, fr_max(1, j.kh * j.kw));
+}
+
 /* ---- from float ---- */
 
 typedef struct codes_job {

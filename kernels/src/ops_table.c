@@ -151,7 +151,8 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
                           .scratch = fr_qconv_scratch,
                           .operations = fr_qdepth_operations},
     [FRUGAL_OP_QBINARY] = {.name = "qbinary", IN(2, 2, 1), .required = 3, .attrs = "tnnnnnff", DO(qbinary)},
-    [FRUGAL_OP_QPOOL] = {.name = "qpool", IN(1, 1, 1), .required = 1, .attrs = "cnnnnnnddnnf", DO(qpool)},
+    [FRUGAL_OP_QPOOL] =
+        {.name = "qpool", IN(1, 1, 1), .required = 1, .attrs = "cnnnnnnddnnf", DO(qpool), .operations = fr_qpool_operations},
     [FRUGAL_OP_QLOOKUP] = {.name = "qlookup", IN(2, 2, 1), .required = 3, .attrs = "", DO(qlookup)},
     [FRUGAL_OP_QSOFTMAX] = {.name = "qsoftmax", IN(2, 2, 1), .required = 3, .attrs = "anf", DO(qsoftmax)},
     [FRUGAL_OP_QCODES] = {.name = "qcodes", IN(1, 1, 1), .required = 1, .attrs = "tnf", DO(qcodes)},
