@@ -2,9 +2,9 @@
 
 The key is the SHA-256 of the .onnx file, of every external data file it names, of the compile options, of the versions of
 frugal and the plan format, and of the dates of the compiler's files: so an entry is never stale, and two models never
-share one.  The folder is $FRUGAL_CACHE_DIR, else `frugal` in the user's cache folder.  Entries are written beside and renamed, so any number of
-processes may share it; they are checked (SHA-256 of every section) when read back; the least recently used go once
-there are more than $FRUGAL_CACHE_BYTES (default 4 GiB).
+share one.  The folder is $FRUGAL_CACHE_DIR, else `frugal` in the user's cache folder.  Entries are written beside and
+renamed, so any number of processes may share it; they are checked (SHA-256 of every section) when read back; the least
+recently used go once there are more than $FRUGAL_CACHE_BYTES (default 4 GiB).
 """
 
 from __future__ import annotations
