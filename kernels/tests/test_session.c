@@ -1378,6 +1378,268 @@ static void test_quantize(void) {
     }
 }
 
+/* ---- caches and recurrences ---- */
+
+typedef struct cached {
+    int64_t b, h, g, s, t, d, e, offset, left, right, mask_t; /* mask_t: keys that the mask covers, 0: no mask */
+    int heads_first, lengths, sinks;
+} cached;
+
+/* The place of (batch, head, token, i) in [b, heads, tokens, n] or [b, tokens, heads, n]. */
+static int64_t spot(int first, int64_t heads, int64_t tokens, int64_t n, int64_t b, int64_t h, int64_t s, int64_t i) {
+    return first ? ((b * heads + h) * tokens + s) * n + i : ((b * tokens + s) * heads + h) * n + i;
+}
+
+static double naive_cached(const cached *a, const float *q, const float *k, const float *v, const uint8_t *mask,
+                           const int64_t *lengths, const float *sinks, int64_t b, int64_t h, int64_t i, int64_t c) {
+    const int64_t kv = h / (a->h / a->g), limit = a->lengths ? lengths[b] : a->t,
+                  place = i + (a->lengths ? lengths[b] - a->s : a->offset);
+    double max = -INFINITY, sum = 0, y = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t j = 0; j < limit; j++) {
+            double x = 0;
+            if ((a->left >= 0 && j < place - a->left) || (a->right >= 0 && j > place + a->right) ||
+                (a->mask_t && (j >= a->mask_t || !mask[i * a->mask_t + j])))
+                continue;
+            for (int64_t n = 0; n < a->d; n++)
+                x += (double)q[spot(a->heads_first, a->h, a->s, a->d, b, h, i, n)] *
+                     (double)k[spot(a->heads_first, a->g, a->t, a->d, b, kv, j, n)];
+            if (pass == 0)
+                max = fmax(max, x);
+            else
+                sum += exp(x - max), y += exp(x - max) * (double)v[spot(a->heads_first, a->g, a->t, a->e, b, kv, j, c)];
+        }
+    }
+    return sum == 0 ? 0 : y / (sum + (a->sinks ? exp((double)sinks[h] - max) : 0));
+}
+
+static int32_t token_tensor(pb *p, int out, int first, int64_t b, int64_t heads, int64_t tokens, int64_t n) {
+    int32_t (*const make)(pb *, int, int, const int64_t *) = out ? pb_output : pb_input;
+    return first ? make(p, FR_F32, PB_LIST(b, heads, tokens, n)) : make(p, FR_F32, PB_LIST(b, tokens, heads * n));
+}
+
+static void cached_case(cached a) {
+    float *q = floats(a.b * a.s * a.h * a.d), *k = floats(a.b * a.t * a.g * a.d), *v = floats(a.b * a.t * a.g * a.e),
+          *sinks = floats(a.h), *y = aligned((size_t)(a.b * a.s * a.h * a.e) * 4);
+    uint8_t *mask = aligned((size_t)(a.s * a.mask_t + 1));
+    const int64_t lengths[2] = {a.t, a.t / 2};
+    for (int64_t i = 0; i < a.s * a.mask_t; i++)
+        mask[i] = random_bits() % 4 != 0;
+    pb *p = pb_new();
+    io x = {.in = {q, k, v}, .out = {y}, .out_bytes = {(size_t)(a.b * a.s * a.h * a.e) * 4}};
+    int n = 3, d = 0;
+    const int32_t tq = token_tensor(p, 0, a.heads_first, a.b, a.h, a.s, a.d),
+                  tk = token_tensor(p, 0, a.heads_first, a.b, a.g, a.t, a.d),
+                  tv = token_tensor(p, 0, a.heads_first, a.b, a.g, a.t, a.e),
+                  tm = a.mask_t ? pb_input(p, FR_BOOL, PB_LIST(a.s, a.mask_t)) : -1,
+                  tl = a.lengths ? pb_input(p, FR_I64, PB_LIST(a.b)) : -1, ts = a.sinks ? pb_input(p, FR_F32, PB_LIST(a.h)) : -1,
+                  ty = token_tensor(p, 1, a.heads_first, a.b, a.h, a.s, a.e);
+    if (a.mask_t)
+        x.in[n++] = mask;
+    if (a.lengths)
+        x.in[n++] = lengths;
+    if (a.sinks)
+        x.in[n++] = sinks;
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        for (int r = 0; p->tensors[i].kind == FRUGAL_TENSOR_INPUT && r < p->tensors[i].rank; r++)
+            x.dims[d++] = p->tensors[i].dims[r];
+    }
+    pb_step(p, FRUGAL_OP_ATTENTION_CACHE, PB_LIST(tq, tk, tv, tm, tl, ts), PB_LIST(ty),
+            PB_LIST(a.h, a.g, pb_float(1), pb_float(0), a.offset, a.left, a.right, 1));
+    CHECK(run_plan(p, &x) == FRUGAL_OK);
+    int ok = 1;
+    for (int64_t i = 0; i < a.b * a.h * a.s * a.e; i++) {
+        const int64_t c = i % a.e, at = i / a.e % a.s, h = i / a.e / a.s % a.h, b = i / a.e / a.s / a.h;
+        ok = ok && close_to(y[spot(a.heads_first, a.h, a.s, a.e, b, h, at, c)],
+                            naive_cached(&a, q, k, v, mask, lengths, sinks, b, h, at, c), 2e-5);
+    }
+    CHECK(ok);
+    free(q), free(k), free(v), free(sinks), free(y), free(mask);
+}
+
+static void test_attention_cache(void) {
+    const cached base = {.b = 2, .h = 4, .g = 2, .s = 5, .t = 40, .d = 16, .e = 16, .offset = 35, .left = -1, .right = -1};
+    for (int i = 0; i < 32; i++) {
+        cached a = base;
+        a.heads_first = i & 1, a.lengths = i >> 1 & 1, a.sinks = i >> 2 & 1, a.right = i & 8 ? 0 : -1, a.left = i & 16 ? 6 : -1;
+        a.s = i % 3 == 0 ? 1 : i % 3 == 1 ? 5 : 21, a.offset = a.t - a.s, a.mask_t = i % 5 == 2 ? 33 : i % 5 == 3 ? 1 : 0;
+        a.e = i % 7 == 3 ? 9 : 16;
+        cached_case(a);
+    }
+    cached_case((cached){.b = 1, .h = 2, .g = 1, .s = 3, .t = 1200, .d = 8, .e = 16, .offset = 1197, .left = 30, .right = 0});
+    cached_case((cached){.b = 1, .h = 80, .g = 1, .s = 1, .t = 600, .d = 8, .e = 24, .offset = 599, .left = 100, .right = 0});
+    cached_case((cached){.b = 1, .h = 2, .g = 2, .s = 3, .t = 0, .d = 8, .e = 8, .left = -1, .right = -1});
+}
+
+static void test_bad_length(void) {
+    const float zeros[16] = {0};
+    float y[4];
+    for (int i = 0; i < 2; i++) {
+        const int64_t length[1] = {i ? 5 : -1};
+        pb *p = pb_new();
+        const int32_t q = pb_input(p, FR_F32, PB_LIST(1, 1, 4)), k = pb_input(p, FR_F32, PB_LIST(1, 4, 4)),
+                      n = pb_input(p, FR_I64, PB_LIST(1)), out = pb_output(p, FR_F32, PB_LIST(1, 1, 4));
+        pb_step(p, FRUGAL_OP_ATTENTION_CACHE, PB_LIST(q, k, k, -1, n), PB_LIST(out),
+                PB_LIST(1, 1, pb_float(1), pb_float(0), 0, -1, 0, 0));
+        io x = {.dims = {1, 1, 4, 1, 4, 4, 1}, .in = {zeros, zeros, length}, .out = {y}, .out_bytes = {16}};
+        CHECK(run_plan(p, &x) == FRUGAL_BAD_INPUT);
+    }
+}
+
+static void test_tensor_scatter(void) {
+    const int16_t past[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, update[4] = {20, 21, 22, 23};
+    const int64_t places[4][2] = {{0, 2}, {2, 5}, {1, 3}, {-1, 0}};
+    const frugal_status wanted[4] = {FRUGAL_OK, FRUGAL_OK, FRUGAL_BAD_INPUT, FRUGAL_BAD_INPUT};
+    const int16_t results[2][12] = {{20, 21, 2, 3, 4, 5, 6, 7, 8, 9, 22, 23}, {0, 1, 2, 3, 20, 21, 6, 7, 8, 9, 22, 23}};
+    for (int i = 0; i < 4; i++) {
+        int16_t y[12];
+        pb *p = pb_new();
+        const int32_t x = pb_input(p, FR_I16, PB_LIST(2, 3, 2)), u = pb_input(p, FR_I16, PB_LIST(2, 1, 2)),
+                      at = pb_input(p, FR_I64, PB_LIST(2)), out = pb_output(p, FR_I16, PB_LIST(2, 3, 2));
+        pb_step(p, FRUGAL_OP_TENSOR_SCATTER, PB_LIST(x, u, at), PB_LIST(out), PB_LIST(1, i == 1));
+        io t = {.dims = {2, 3, 2, 2, 1, 2, 2}, .in = {past, update, places[i]}, .out = {y}, .out_bytes = {24}};
+        CHECK(run_plan(p, &t) == wanted[i]);
+        CHECK(i >= 2 || memcmp(y, results[i], 24) == 0);
+    }
+}
+
+static void test_rotary(void) {
+    const int64_t ids[4] = {1, 0, 2, 2}, bad[4] = {1, 0, 3, 2};
+    float *x = floats(2 * 3 * 2 * 6), *cos = floats(3 * 2), *sin = floats(3 * 2), *y = aligned(2 * 3 * 2 * 6 * 4);
+    for (int i = 0; i < 3; i++) {
+        const int interleaved = i == 1;
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, FR_F32, PB_LIST(2, 3, 2, 6)), tc = pb_input(p, FR_F32, PB_LIST(3, 2)),
+                      ts = pb_input(p, FR_F32, PB_LIST(3, 2)), ti = pb_input(p, FR_I64, PB_LIST(2, 2)),
+                      ty = pb_output(p, FR_F32, PB_LIST(2, 3, 2, 6));
+        pb_step(p, FRUGAL_OP_ROTARY, PB_LIST(tx, tc, ts, ti), PB_LIST(ty), PB_LIST(0, interleaved));
+        io t = {.dims = {2, 3, 2, 6, 3, 2, 3, 2, 2, 2}, .in = {x, cos, sin, i == 2 ? bad : ids}, .out = {y}, .out_bytes = {288}};
+        CHECK(run_plan(p, &t) == (i == 2 ? FRUGAL_BAD_INPUT : FRUGAL_OK));
+        int ok = 1;
+        for (int row = 0; i < 2 && row < 12; row++) {
+            const float *a = x + 6 * row, *b = y + 6 * row;
+            const int64_t at = 2 * ids[row / 6 * 2 + row % 2];
+            for (int k = 0; k < 2; k++) {
+                const int one = interleaved ? 2 * k : k, two = interleaved ? 2 * k + 1 : k + 2;
+                ok = ok && b[one] == cos[at + k] * a[one] - sin[at + k] * a[two];
+                ok = ok && b[two] == sin[at + k] * a[one] + cos[at + k] * a[two];
+            }
+            ok = ok && b[4] == a[4] && b[5] == a[5];
+        }
+        CHECK(ok);
+    }
+    free(x), free(cos), free(sin), free(y);
+}
+
+/* Gated delta rule, two query heads a key head, more columns than a task takes; one go gives the bits of two. */
+static void test_linear_attention(void) {
+    enum { T = 5, H = 4, G = 2, DK = 3, DV = 70 };
+    float *q = floats(T * H * DK), *k = floats(T * G * DK), *v = floats(T * G * DV), *past = floats(G * DK * DV),
+          *decay = floats(T * G), *beta = floats(T * G), *y = aligned(T * H * DV * 4), *half = aligned(T * H * DV * 4),
+          *state = aligned(G * DK * DV * 4), *other = aligned(G * DK * DV * 4);
+    const int64_t cuts[3][2] = {{0, T}, {0, 2}, {2, T}};
+    for (int i = 0; i < 3; i++) {
+        const int64_t from = cuts[i][0], t = cuts[i][1] - from;
+        pb *p = pb_new();
+        const int32_t tq = pb_input(p, FR_F32, PB_LIST(1, t, H * DK)), tk = pb_input(p, FR_F32, PB_LIST(1, t, G * DK)),
+                      tv = pb_input(p, FR_F32, PB_LIST(1, t, G * DV)), tp = pb_input(p, FR_F32, PB_LIST(1, G, DK, DV)),
+                      td = pb_input(p, FR_F32, PB_LIST(1, t, G)), tb = pb_input(p, FR_F32, PB_LIST(1, t, G)),
+                      ty = pb_output(p, FR_F32, PB_LIST(1, t, H * DV)), ts = pb_output(p, FR_F32, PB_LIST(1, G, DK, DV));
+        pb_step(p, FRUGAL_OP_LINEAR_ATTENTION, PB_LIST(tq, tk, tv, tp, td, tb), PB_LIST(ty, ts), PB_LIST(H, G, pb_float(0.5)));
+        io x = {.dims = {1, t, H * DK, 1, t, G * DK, 1, t, G * DV, 1, G, DK, DV, 1, t, G, 1, t, G},
+                .in = {q + from * H * DK, k + from * G * DK, v + from * G * DV, i == 2 ? other : past, decay + from * G,
+                       beta + from * G},
+                .out = {i ? half + from * H * DV : y, state},
+                .out_bytes = {(size_t)(t * H * DV) * 4, G * DK * DV * 4}};
+        CHECK(run_plan(p, &x) == FRUGAL_OK);
+        if (i == 1)
+            memcpy(other, state, G * DK * DV * 4);
+        if (i == 0) { /* the recurrence in double */
+            double s[G][DK][DV];
+            int ok = 1;
+            for (int n = 0; n < G * DK * DV; n++)
+                s[n / DV / DK][n / DV % DK][n % DV] = (double)past[n];
+            for (int n = 0; n < T * G * DV; n++) {
+                const int m = n % DV, g = n / DV % G, at = n / DV / G;
+                double got = 0;
+                for (int d = 0; d < DK; d++)
+                    s[g][d][m] *= exp((double)decay[at * G + g]), got += s[g][d][m] * (double)k[(at * G + g) * DK + d];
+                for (int d = 0; d < DK; d++)
+                    s[g][d][m] += (double)k[(at * G + g) * DK + d] * (double)beta[at * G + g] * ((double)v[n] - got);
+                for (int h = g * H / G; h < (g + 1) * H / G; h++) {
+                    double want = 0;
+                    for (int d = 0; d < DK; d++)
+                        want += 0.5 * (double)q[(at * H + h) * DK + d] * s[g][d][m];
+                    ok = ok && close_to(y[(at * H + h) * DV + m], want, 1e-5);
+                }
+            }
+            CHECK(ok);
+        }
+    }
+    CHECK(memcmp(y, half, T * H * DV * 4) == 0);
+    free(q), free(k), free(v), free(past), free(decay), free(beta), free(y), free(half), free(state), free(other);
+}
+
+static void test_causal_conv(void) {
+    enum { C = 3, L = 7, K = 4 };
+    float *x = floats(C * L), *w = floats(C * K), *bias = floats(C), *past = floats(C * (K - 1)), *y = aligned(C * L * 4),
+          *state = aligned(C * (K - 1) * 4);
+    for (int64_t len = 0; len <= L; len += L - 1 > len ? 2 : 1) {
+        pb *p = pb_new();
+        const int32_t tx = pb_input(p, FR_F32, PB_LIST(1, C, len)), tw = pb_input(p, FR_F32, PB_LIST(C, K)),
+                      tb = pb_input(p, FR_F32, PB_LIST(C)), tp = pb_input(p, FR_F32, PB_LIST(1, C, K - 1)),
+                      ty = pb_output(p, FR_F32, PB_LIST(1, C, len)), ts = pb_output(p, FR_F32, PB_LIST(1, C, K - 1));
+        pb_step(p, FRUGAL_OP_CAUSAL_CONV, PB_LIST(tx, tw, tb, tp), PB_LIST(ty, ts), PB_LIST(FRUGAL_U_COPY));
+        io t = {.dims = {1, C, len, C, K, C, 1, C, K - 1},
+                .in = {x, w, bias, past},
+                .out = {y, state},
+                .out_bytes = {(size_t)(C * len) * 4, C * (K - 1) * 4}};
+        CHECK(run_plan(p, &t) == FRUGAL_OK);
+        int ok = 1;
+        for (int64_t c = 0; c < C; c++) {
+            float z[K - 1 + L];
+            memcpy(z, past + c * (K - 1), (K - 1) * 4);
+            memcpy(z + K - 1, x + c * len, (size_t)len * 4);
+            for (int64_t i = 0; i < len; i++) {
+                float v = 0;
+                for (int j = 0; j < K; j++)
+                    v += w[c * K + j] * z[i + j];
+                ok = ok && y[c * len + i] == v + bias[c];
+            }
+            ok = ok && memcmp(state + c * (K - 1), z + len, (K - 1) * 4) == 0;
+        }
+        CHECK(ok);
+    }
+    free(x), free(w), free(bias), free(past), free(y), free(state);
+}
+
+static void test_det_and_other_products(void) {
+    const float x[18] = {0, 2, 1, 3, 0, 1, 1, 1, 4, 1, 2, 3, 2, 4, 6, 0, 0, 1};
+    float y[2];
+    pb *p = pb_new();
+    const int32_t tx = pb_input(p, FR_F32, PB_LIST(2, 3, 3)), ty = pb_output(p, FR_F32, PB_LIST(2));
+    pb_step(p, FRUGAL_OP_DET, PB_LIST(tx), PB_LIST(ty), 0, NULL);
+    io t = {.dims = {2, 3, 3}, .in = {x}, .out = {y}, .out_bytes = {8}};
+    CHECK(run_plan(p, &t) == FRUGAL_OK);
+    CHECK(close_to(y[0], -19, 1e-6) && y[1] == 0);
+    for (int transposed = 0; transposed < 2; transposed++) {
+        const int64_t a[4] = {1, -2, INT64_MAX, 3}, b[4] = {5, 6, 7, -8};
+        int64_t z[4];
+        pb *m = pb_new();
+        const int32_t ta = pb_input(m, FR_I64, PB_LIST(2, 2)), tb = pb_input(m, FR_I64, PB_LIST(2, 2)),
+                      tz = pb_output(m, FR_I64, PB_LIST(2, 2));
+        pb_step(m, FRUGAL_OP_MATMUL, PB_LIST(ta, tb), PB_LIST(tz), PB_LIST(transposed, pb_float(1)));
+        io u = {.dims = {2, 2, 2, 2}, .in = {a, b}, .out = {z}, .out_bytes = {32}};
+        CHECK(run_plan(m, &u) == FRUGAL_OK);
+        for (int i = 0; i < 4; i++) {
+            uint64_t want = 0;
+            for (int k = 0; k < 2; k++)
+                want += (uint64_t)a[i / 2 * 2 + k] * (uint64_t)b[transposed ? i % 2 * 2 + k : k * 2 + i % 2];
+            CHECK((uint64_t)z[i] == want);
+        }
+    }
+}
+
 /* ---- sessions ---- */
 
 /* Two linears with symbolic lengths, an alias between them, an output read by a later step. */
@@ -1697,6 +1959,13 @@ int main(int argc, char **argv) {
     test_matmul();
     test_attention();
     test_attention_padding();
+    test_attention_cache();
+    test_bad_length();
+    test_tensor_scatter();
+    test_rotary();
+    test_linear_attention();
+    test_causal_conv();
+    test_det_and_other_products();
     test_quantize();
     test_session();
     test_arena();
