@@ -274,8 +274,6 @@ def bounds(
         if masks[2] >> i & 1:
             start = begin[i]
             stop = start + 1 if start != -1 else FAR
-        elif step < 0 and stop == -1 and not masks[1] >> i & 1:
-            stop = -1
         starts.append(start)
         ends.append(stop)
     return starts, ends
