@@ -65,6 +65,7 @@ HANDLER_MODULES = (
     "nn_ops",
     "norm_ops",
     "qconv_ops",
+    "random_ops",
     "recurrent_ops",
     "quantize_ops",
     "shape_ops",
