@@ -111,6 +111,65 @@ OP vi bc4(const void *p) {
     return viset(v);
 }
 
+/* Where the results of a tile go: panel p of token r to at + p step + r ld, columns from n on not at all.  First the bias is
+ * added (that of panel p at bias + p column_step), then the residual, which lies as y does. */
+typedef struct target {
+    float *at;
+    int64_t ld, step, n;
+    const float *bias, *residual;
+    int64_t residual_ld, column_step;
+    const float *y; /* where they are in the end, rows y_ld apart */
+    int64_t y_ld;
+} target;
+enum { ALL_COLUMNS = 1 << 20 };
+/* Without a function to apply straight to y; else to t [P][rows][16], to be finished by finish_tile.  i, j: of the first result.
+ */
+INLINE target target_of(const fr_epilogue *e, float *y, int64_t ldy, int64_t n, int64_t i, int64_t j, int64_t step, float *t,
+                        int64_t rows, int64_t r) {
+    target to = {t + 16 * r, 16, 16 * rows, ALL_COLUMNS, e->bias ? e->bias + j : NULL, NULL, 0, step, y + (i + r) * ldy + j, ldy};
+    if (e->act == FRUGAL_U_COPY && !e->affine) {
+        to.at = y + (i + r) * ldy + j, to.ld = ldy, to.step = step, to.n = n - j;
+        to.residual = e->residual ? e->residual + (i + r) * e->ld + j : NULL;
+        to.residual_ld = e->ld;
+    }
+    return to;
+}
+/* Asks for the lines in good time: stores that miss would hold up the ones behind them. */
+INLINE void expect(const target *to, const int P, const int N) {
+    UNROLL for (int c = 0; c < P * N; c++) { vprefetchw(to->y + c / N * to->column_step + c % N * to->y_ld); }
+    if (to->residual) {
+        UNROLL for (int c = 0; c < P * N; c++) { vprefetch(to->residual + c / N * to->step + c % N * to->residual_ld); }
+    }
+}
+INLINE void store_tile(const target *to, vf *v, const int P, const int N) {
+    UNROLL for (int p = 0; p < P; p++) {
+        const int64_t left = to->n - p * to->step;
+        const vm there = lanes_below(left >= 16 ? 16 : (int)left);
+        if (to->bias) {
+            const vf bias = vld(to->bias + p * to->column_step);
+            UNROLL for (int r = 0; r < N; r++) { v[p * N + r] = vadd(v[p * N + r], bias); }
+        }
+        if (to->residual) {
+            const float *add = to->residual + p * to->step;
+            UNROLL for (int r = 0; r < N; r++) {
+                v[p * N + r] = vadd(v[p * N + r], _mm512_maskz_loadu_ps(there, add + r * to->residual_ld));
+            }
+        }
+        float *at = to->at + p * to->step;
+        UNROLL for (int r = 0; r < N; r++) { _mm512_mask_storeu_ps(at + r * to->ld, there, v[p * N + r]); }
+    }
+}
+/* What is left to do for a tile that went to t. */
+static __attribute__((noinline)) void finish_rest(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i,
+                                                  int64_t j, int64_t n, const fr_epilogue *e) {
+    fr_epilogue rest = *e;
+    if (e->act == FRUGAL_U_COPY && !e->affine) {
+        return;
+    }
+    rest.bias = NULL;
+    finish_tile(y, ldy, t, panels, step, rows, i, j, n, &rest);
+}
+
 /* ---- float32 ---- */
 
 /* Multiply-adds of P panels and N tokens at one k; at: bytes from a's rows. */
@@ -125,8 +184,8 @@ INLINE void f32_step(vf *s, const rows *a, const rows *b, int64_t at, const int 
         }
     }
 }
-/* P panels x N tokens, one vector each; panel p's go to t + p ts. */
-INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k,
+/* P panels x N tokens, one vector each. */
+INLINE void f32_tile(const target *to, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k,
                      float alpha, const int P, const int N) {
     rows x = rows_of(a, 4 * lda, N), w = rows_of(b, 4 * bp, P);
     vf s[24];
@@ -144,7 +203,10 @@ INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const fl
         rows_add(&w, 4 * bk, P);
         rows_add(&x, 4, N);
     }
-    UNROLL for (int c = 0; c < P * N; c++) { vst(t + c / N * ts + c % N * 16, alpha != 1.0f ? vmul(vset(alpha), s[c]) : s[c]); }
+    if (alpha != 1.0f) {
+        UNROLL for (int c = 0; c < P * N; c++) { s[c] = vmul(vset(alpha), s[c]); }
+    }
+    store_tile(to, s, P, N);
 }
 
 typedef struct product {
@@ -162,18 +224,19 @@ INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, cons
     float t[2 * GROUP * 16] __attribute__((aligned(64)));
     expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
     for (int64_t r = 0, n; r < rows; r += n) {
+        const target to = target_of(g->e, g->y, g->ldy, g->n, i, j, 16, t, rows, r);
+        const float *a = g->a + (i + r) * g->lda, *b = g->b + j / 16 * g->bp;
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            f32_tile(t + 16 * r, 16 * rows, g->a + (i + r) * g->lda, g->lda, g->b + j / 16 * g->bp, g->bk, g->bp, g->k,          \
-                     g->alpha, P, N);                                                                                            \
+            f32_tile(&to, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);                                                     \
         }                                                                                                                        \
         break;
         TWELVE(n, CASE)
 #undef CASE
     }
-    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+    finish_rest(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
 }
 
 static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
@@ -361,35 +424,12 @@ typedef struct panels {
     int64_t wscale_step;
 } panels;
 
-/* Epilogue, without a function, and store of N results of one panel: rows i .., columns j .. j + 15, of which those below n
- * exist. */
-INLINE void finish_panel(float *y, int64_t ldy, vf *v, int64_t i, int64_t j, int64_t n, const fr_epilogue *e, const int N) {
-    const vm there = lanes_below(n - j >= 16 ? 16 : (int)(n - j));
-    if (e->bias) {
-        const vf bias = vld(e->bias + j);
-        UNROLL for (int r = 0; r < N; r++) { v[r] = vadd(v[r], bias); }
-    }
-    if (e->residual) {
-        const float *add = e->residual + i * e->ld + j;
-        UNROLL for (int r = 0; r < N; r++) { v[r] = vadd(v[r], _mm512_maskz_loadu_ps(there, add + r * e->ld)); }
-    }
-    y += i * ldy + j;
-    UNROLL for (int r = 0; r < N; r++) { _mm512_mask_storeu_ps(y + r * ldy, there, v[r]); }
-}
-
-/* P panels x N tokens from token i on, scales applied; panel p's go to t + p ts or, with t NULL, through the epilogue (without a
- * function) to y, from column j on. */
-INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64_t i, int64_t j, int64_t step, const int P,
-                     const int N, const int kind) {
+/* P panels x N tokens from token i on. */
+INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i, const int P, const int N, const int kind) {
     const fr_act8 *a = g->a;
     const int64_t kp = a->kp, nb = kp / FR_BLOCK;
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
-    UNROLL for (int c = 0; c < P * N; c++) {                 /* in good time: stores that miss would hold up the ones behind */
-        vprefetchw(g->y + (i + c % N) * g->ldy + j + c / N * step);
-    }
-    if (g->e->residual) {
-        UNROLL for (int c = 0; c < P * N; c++) { vprefetch(g->e->residual + (i + c % N) * g->e->ld + j + c / N * step); }
-    }
+    expect(to, P, N);
     const int32_t *less = g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? nb : 1);
     const void *tokens = kind & READY ? (const void *)(g->tokens + (i - g->m0) * kp) : (const void *)(a->q + i * kp);
     rows x = rows_of(tokens, kp, N), v = rows_of(w->w, w->w_step, P), l = rows_of(w->less, w->less_step, P);
@@ -432,42 +472,32 @@ INLINE void dot_tile(float *t, int64_t ts, const call *g, const panels *w, int64
         rows_add(&x, FR_BLOCK, N);
         rows_add(&v, BLOCK_BYTES(kind), P);
     }
-    UNROLL for (int p = 0; p < P; p++) {
-        const vf ws = MATH(kind) == BLOCK4 ? vset(0.0f) : vld(w->wscale + p * w->wscale_step);
-        UNROLL for (int n = 0; n < N; n++) {
-            const int c = p * N + n;
-            if (MATH(kind) != BLOCK4) {
-                f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + n])));
-            }
-            if (t) {
-                vst(t + p * ts + n * 16, f[c]);
-            }
-        }
-        if (!t) {
-            finish_panel(g->y, g->ldy, f + p * N, i, j + p * step, g->n, g->e, N);
+    if (MATH(kind) != BLOCK4) {
+        UNROLL for (int c = 0; c < P * N; c++) {
+            const vf ws = vld(w->wscale + c / N * w->wscale_step);
+            f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
         }
     }
+    store_tile(to, f, P, N);
 }
 
 /* Tokens i .. i + rows - 1 of panels p, p + step, ..., by tiles of at most W tokens. */
 INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, int64_t i, int64_t rows, const int P, const int W,
                       const int kind) {
     float t[2 * GROUP * 16] __attribute__((aligned(64)));
-    const int direct = g->e->act == FRUGAL_U_COPY && !g->e->affine;
     for (int64_t r = 0, n; r < rows; r += n) {
+        const target to = target_of(g->e, g->y, g->ldy, g->n, i, 16 * p, 16 * step, t, rows, r);
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            dot_tile(direct ? NULL : t + 16 * r, 16 * rows, g, w, i + r, 16 * p, 16 * step, P, N, kind);                         \
+            dot_tile(&to, g, w, i + r, P, N, kind);                                                                              \
         }                                                                                                                        \
         break;
         TWELVE(n, CASE)
 #undef CASE
     }
-    if (!direct) {
-        finish_tile(g->y, g->ldy, t, P, 16 * step, (int)rows, i, 16 * p, g->n, g->e);
-    }
+    finish_rest(g->y, g->ldy, t, P, 16 * step, (int)rows, i, 16 * p, g->n, g->e);
 }
 /* Up to FEW tokens, weights straight from memory: P distant streams of panels use the memory better than one. */
 INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, const int kind) {
