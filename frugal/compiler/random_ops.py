@@ -1,4 +1,4 @@
-"""Handlers of random numbers: a counter-based generator (RANDOM in frugal_plan.h), the same numbers in every run and on every CPU.
+"""Handlers of random numbers: a counter-based generator (RANDOM in frugal_plan.h), the same in every run and on every CPU.
 
 The key is the attribute `seed`, or, without one, a hash of the node's name: two nodes differ, two runs do not.
 """
