@@ -139,7 +139,7 @@ uint8_t fr_small_of(int dtype, double v, bool saturate, int mode) {
     const small_float *f = format_of(dtype);
     if (!f)
         return e8m0_of((float)v, saturate, mode);
-    const uint8_t sign = signbit(v) ? (uint8_t)(1 << (f->bits - 1)) : 0;
+    const uint8_t sign = (uint8_t)(signbit(v) ? 1 << (f->bits - 1) : 0);
     const double a = fabs(v);
     if (a != a)
         return f->nan;
