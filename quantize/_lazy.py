@@ -10,7 +10,10 @@ from frugal.errors import MissingExtra
 
 def _load(name: str, extra: str, what: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        if module.__file__ is None:  # a folder of that name, on sys.path by accident
+            raise ImportError(f"{name} is a folder without a package")
+        return module
     except ImportError as e:
         raise MissingExtra(f"{what} needs the package {name!r}: pip install 'frugal-edge[{extra}]'") from e
 

@@ -136,7 +136,8 @@ def _print(about: dict[str, Any], verified: bool) -> None:
     meta = about["meta"]
     if "nodes" in meta:
         most = ", ".join(f"{op} {n}" for op, n in list(meta.get("onnx_operators", {}).items())[:8])
-        print(printable(f"\nONNX: {meta['nodes']} nodes ({most})"))
+        print()
+        print(printable(f"ONNX: {meta['nodes']} nodes ({most})"))
     changed = [p for p in about["passes"] if p["changes"]]
     if changed:
         print(f"passes: {about['passes'][0]['before']} steps before, {about['passes'][-1]['after']} after")
