@@ -353,6 +353,7 @@ class Tensor:
     weight: Weight | None = None
     layout: Layout = Layout.PLAIN
     input: int = -1  # index of the model input this is, or -1
+    items: list[Tensor] | None = None  # of a sequence, which exists at compile time only
     pinned: bool = False  # late dims read it: no other tensor may take its place
     wide: Tensor | None = None  # of a float16 or bfloat16 result: the float32 it was rounded from (lower.py, rule 6)
 

@@ -68,6 +68,7 @@ HANDLER_MODULES = (
     "random_ops",
     "recurrent_ops",
     "quantize_ops",
+    "sequence_ops",
     "shape_ops",
     "signal_ops",
     "spatial_ops",
@@ -143,7 +144,10 @@ class Node:
         return tensor
 
     def optional(self, index: int) -> Tensor | None:
-        return self.inputs[index] if index < len(self.inputs) else None
+        tensor = self.inputs[index] if index < len(self.inputs) else None
+        if tensor is not None and tensor.items is not None:
+            raise self.unsupported(f"'{tensor.name}' is a sequence")
+        return tensor
 
     def attr(self, name: str, default: Any = None) -> Any:
         from onnx import helper
@@ -300,6 +304,8 @@ class Lowering:
 
     def materialize(self, tensor: Tensor) -> Tensor:
         """A tensor that the executor can read: symbolic integers come from a DIMS step, quantized constants become float."""
+        if tensor.items is not None:
+            raise UnsupportedOperator(f"{self.source.name}: '{tensor.name}' is a sequence; only tensors leave a graph")
         if tensor.quant is not None and tensor.const is None:
             tensor.const = tensor.quant.value().astype(NUMPY[tensor.dtype], copy=False)
         if tensor.sym is None or tensor.const is not None or tensor.input >= 0:

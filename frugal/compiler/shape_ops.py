@@ -425,6 +425,12 @@ def split(node: Node) -> list[Tensor]:
         each = dims.ceildiv(length, node.attr("num_outputs", count))
         sizes = [each] * (count - 1)
         sizes.append(dims.sub0(length, dims.mul(each, count - 1)))
+    return parts(node, x, axis, sizes)
+
+
+def parts(node: Node, x: Tensor, axis: int, sizes: Sequence[Dim]) -> list[Tensor]:
+    """x cut along an axis into parts of these sizes."""
+    length = x.shape[axis]
     results: list[Tensor] = []
     start: Dim = 0
     for n in sizes:
