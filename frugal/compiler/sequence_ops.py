@@ -30,12 +30,12 @@ def items_of(node: Node, index: int) -> list[Tensor]:
     return tensor.items
 
 
-def position(node: Node, index: int, length: int, default: int) -> int:
-    """A position that counts from either end, within [0, length)."""
+def position(node: Node, index: int, length: int, default: int, end: int = 0) -> int:
+    """A position that counts from either end, within [0, length), or up to length with end = 1."""
     values = node.ints(index, "the position") if node.optional(index) is not None else [default]
-    if len(values) != 1 or not -length <= values[0] < length:
+    if len(values) != 1 or not -length <= values[0] < length + end:
         raise node.fail(f"position {values} of {length}")
-    return values[0] % length
+    return values[0] + length if values[0] < 0 else values[0]
 
 
 @op("SequenceEmpty")
@@ -51,7 +51,7 @@ def sequence_construct(node: Node) -> Tensor:
 @op("SequenceInsert")
 def sequence_insert(node: Node) -> Tensor:
     items = list(items_of(node, 0))
-    items.insert(position(node, 2, len(items) + 1, len(items)), node.get(1))
+    items.insert(position(node, 2, len(items), len(items), end=1), node.get(1))
     return sequence(node, items)
 
 
@@ -82,7 +82,8 @@ def concat_from_sequence(node: Node) -> Tensor:
         axis = node.axis(node.attr("axis"), items[0].rank + 1)
         items = [node.alias(t, [*t.shape[:axis], 1, *t.shape[axis:]]) for t in items]
     node.inputs = list(items)
-    return concat(node)
+    made: Tensor = concat(node)
+    return made
 
 
 @op("SplitToSequence")

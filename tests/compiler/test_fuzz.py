@@ -130,7 +130,7 @@ def mutate_model(model: onnx.ModelProto, rng: random.Random) -> bytes:
 
 def mutate_bytes(model: onnx.ModelProto, rng: random.Random) -> bytes:
     data = bytearray(model.SerializeToString())
-    for _ in range(rng.randint(1, 8)):
+    for _ in range(rng.randint(1, 4)):
         place = rng.randrange(len(data))
         kind = rng.randrange(4)
         if kind == 0:
