@@ -19,10 +19,11 @@ from frugal import UnsupportedOperator, backend
 
 from .test_onnx_backend import cases, exceptions
 
-# Their results depend on the exact type or value of an operand, or the case gives its parts different types.
+# Their results depend on the exact type or value of an operand, or the case or the
+# schema gives their parts different types.
 OTHERS = {
     "BitCast", "Cast", "CastLike", "DequantizeLinear", "If", "LinearAttention", "Loop", "QuantizeLinear", "Scan", "Tan",
-    "Bernoulli", "RandomNormalLike", "RandomUniformLike",
+    "Bernoulli", "OptionalGetElement", "RandomNormalLike", "RandomUniformLike",
 }  # fmt: skip
 EACH = 2  # cases of an operator
 KINDS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
