@@ -69,7 +69,14 @@ class ExportResult:
 
 
 def export(
-    source: str | Path, out: str | Path, *, task: str | None = None, opset: int = OPSET, progress: Progress | None = None
+    source: str | Path,
+    out: str | Path,
+    *,
+    task: str | None = None,
+    opset: int = OPSET,
+    progress: Progress | None = None,
+    cache: str = "growing",
+    context: int | None = None,
 ) -> ExportResult:
     """Write `source` (Hugging Face folder, .tflite or .onnx) as ONNX to `out`.
 
@@ -78,7 +85,13 @@ def export(
     Inputs input_ids, attention_mask (and token_type_ids where the model has several types), int64 [batch, sequence];
     outputs last_hidden_state [batch, sequence, hidden] and, with sentence-transformers pooling, sentence_embedding
     [batch, hidden]; or the task head's logits. A .tflite keeps its inputs and outputs; its state becomes inputs NAME_in and
-    outputs NAME_out (metadata `frugal.state`). Memory: the graph and 16 MiB of one tensor at a time.
+    outputs NAME_out (metadata `frugal.state`).
+
+    A decoder's inputs are input_ids, attention_mask [batch, past + sequence], position_ids and past_key_values.N.key|value, its
+    outputs logits [batch, sequence, vocabulary] and present.N.key|value.  cache 'growing': the present is the past and the
+    new tokens, [batch, key heads, tokens, head size]; 'fixed': caches [batch, capacity, width] written in place from
+    write_indices [batch] on, no attention_mask.  context: positions to provide for (None: as trained, at most 32768).
+    Memory: the graph and 16 MiB of one tensor at a time.
 
     Raises InvalidModel (naming file and tensor), InvalidArgument, MissingExtra, FrugalError when the disk refuses.
     """
@@ -92,9 +105,13 @@ def export(
         result = export_tflite(src, target, opset, progress)
     else:
         config = read_json(src / "config.json")
+        from . import decoder
+
         why_not = bert.unsupported(config)
         if why_not is None:
             result = _export_encoder(src, target, config, task, opset, progress)
+        elif config.get("model_type") in decoder.FAMILIES and (why_not := decoder.unsupported(config)) is None:
+            result = decoder.export_checkpoint(src, target, config, task, opset, progress, cache, context)
         else:
             from .optimum_export import export_with_optimum
 
@@ -185,7 +202,7 @@ def _export_encoder(
         if pooling is not None:
             heads.add_pooling(g, c, "last_hidden_state", pooling)
     architecture = str((config.get("architectures") or [c.family])[0])
-    proto = g.proto(architecture, opset, _metadata(src, checkpoint, architecture, task))
+    proto = g.proto(architecture, opset, metadata_of(src, checkpoint, architecture, task))
     folder, name, companions = place(target)
     tensors = list(g.tensors.values())
     onnxfile.check(proto, tensors, src)
@@ -197,7 +214,8 @@ def _export_encoder(
         return result_of(proto, files, folder, name, "frugal", architecture, task, notes)
 
 
-def _metadata(src: Path, checkpoint: Checkpoint, architecture: str, task: str) -> dict[str, str]:
+def metadata_of(src: Path, checkpoint: Checkpoint, architecture: str, task: str) -> dict[str, str]:
+    """Metadata properties: where the model came from, the hash of each weight file, its licence."""
     props = {"frugal.source_architecture": architecture, "frugal.task": task}
     for path in checkpoint.files:
         props[f"frugal.sha256.{path.name}"] = sha256(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,12 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [full], name=full, **attributes))
         return full
 
+    def many(self, kind: str, inputs: list[str], name: str, count: int, **attributes: Any) -> list[str]:
+        """`op` for a node with `count` outputs; returns their names."""
+        first = self.op(kind, inputs, name, **attributes)
+        self.nodes[-1].output.extend(f"{first}.{i}" for i in range(1, count))
+        return list(self.nodes[-1].output)
+
     def const(self, name: str, value: NDArray[Any]) -> str:
         """A small constant; equal names must carry equal values."""
         self.tensors.setdefault(name, onnxfile.from_array(name, value))
@@ -58,6 +65,17 @@ class Graph:
         full = prefix + name
         self.tensors.setdefault(full, OutTensor(full, self.onnx.TensorProto.FLOAT, shape, lambda: source.chunks(name, shape)))
         return full
+
+    def derived(
+        self, name: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]], make: Callable[[NDArray[Any]], NDArray[Any]]
+    ) -> str:
+        """Initializer `name`, float32 `shape`: make(read()), computed when written."""
+
+        def chunks() -> list[NDArray[Any]]:
+            return [np.ascontiguousarray(make(read()), np.float32)]
+
+        self.tensors.setdefault(name, OutTensor(name, self.onnx.TensorProto.FLOAT, shape, chunks))
+        return name
 
     def linear(
         self,
@@ -91,9 +109,10 @@ class Graph:
             return self.op("Gelu", [x], name, approximate="tanh")
         return self.op({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}[kind], [x], name)
 
-    def add_input(self, name: str, shape: list[str | int]) -> str:
-        """int64 graph input."""
-        self.inputs.append(self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.INT64, shape))
+    def add_input(self, name: str, shape: list[str | int], dtype: int | None = None) -> str:
+        """Graph input, int64 unless told otherwise."""
+        kind = self.onnx.TensorProto.INT64 if dtype is None else dtype
+        self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def add_output(self, value: str, name: str, shape: list[str | int]) -> None:

@@ -12,10 +12,16 @@ from .common import Progress, add_json, needs, print_json, shape_text, size
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """SOURCE OUT [--task T]."""
+    """SOURCE OUT [--task T] [--cache C] [--context N]."""
     command.add_argument("source", metavar="SOURCE", help="Hugging Face folder, .tflite or .onnx")
     command.add_argument("out", metavar="OUT", help="folder, or .onnx")
     command.add_argument("--task", help="transformers task name (default: by the folder's contents)")
+    command.add_argument(
+        "--cache", default="growing", choices=("growing", "fixed"), help="form of a decoder's key and value caches"
+    )
+    command.add_argument(
+        "--context", type=int, metavar="N", help="positions a decoder provides for (default: as trained, <= 32768)"
+    )
     add_json(command)
 
 
@@ -24,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
     with needs("quantize", "exporting"), Progress() as progress:
         from frugal.quantize import export
 
-        result = export(args.source, args.out, task=args.task, progress=progress)
+        result = export(args.source, args.out, task=args.task, progress=progress, cache=args.cache, context=args.context)
     if args.json:
         print_json(result.to_dict())
         return

@@ -1,0 +1,248 @@
+"""Spec and weights become a graph of standard operators, with a growing or a fixed cache.
+
+B batch, S new tokens, P past, T = P + S, M capacity, G key heads, D head size.
+
+growing: input_ids [B,S], attention_mask [B,T], position_ids [B,S], past_key_values.i.key|value [B,G,P,D]
+         -> logits [B,S,V], present.i.key|value [B,G,T,D]
+fixed:   input_ids [B,S], position_ids [B,S], write_indices [B], past_key_values.i.key|value [B,M,G*D]
+         -> logits [B,S,V], present.i.key|value [B,M,G*D]; row b's new tokens are written from write_indices[b] on, keys
+         beyond them are not seen.  Caches start as zeros; rows of unequal length are padded on the right.
+position_ids only where the model has positions.  Key i of the mask is 0 for padding, which stands on the left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph import Graph
+from .rope import tables
+from .spec import Layer, Rope, Spec
+from .weights import Weights
+
+B, S, PAST, TOTAL, CAPACITY = "batch", "sequence", "past", "total", "capacity"
+CACHES = ("growing", "fixed")
+
+
+def build(g: Graph, spec: Spec, weights: Weights, cache: str) -> None:
+    """Fill the graph: inputs, layers, outputs."""
+    _Builder(g, spec, weights, cache == "fixed").run()
+
+
+@dataclass
+class _Masks:
+    """Key lengths, and the masks made so far by window."""
+
+    made: dict[int, str]
+    keys: str = ""
+    lengths: str = ""
+
+
+class _Builder:
+    def __init__(self, g: Graph, spec: Spec, weights: Weights, fixed: bool) -> None:
+        self.g, self.s, self.w, self.fixed = g, spec, weights, fixed
+        self.masks = _Masks({})
+
+    def run(self) -> None:
+        g, s = self.g, self.s
+        g.add_input("input_ids", [B, S])
+        if not self.fixed:
+            g.add_input("attention_mask", [B, TOTAL])
+        if s.ropes or s.positions:
+            g.add_input("position_ids", [B, S])
+        if self.fixed:
+            g.add_input("write_indices", [B])
+        for i in range(len(s.layers)):
+            for what in ("key", "value"):
+                g.add_input(f"past_key_values.{i}.{what}", self._cache_shape(PAST), g.onnx.TensorProto.FLOAT)
+        self._lengths()
+        x, presents = self._embed(), list[str]()
+        for i, layer in enumerate(s.layers):
+            x, key, value = self._layer(x, i, layer)
+            presents += [key, value]
+        g.add_output(self._logits(self._norm(x, "norm")), "logits", [B, S, s.vocab])
+        for i, present in enumerate(presents):
+            g.add_output(present, f"present.{i // 2}.{('key', 'value')[i % 2]}", self._cache_shape(TOTAL))
+
+    def _cache_shape(self, length: str) -> list[str | int]:
+        s = self.s
+        if self.fixed:
+            return [B, CAPACITY, s.kv_heads * s.head_size]
+        return [B, s.kv_heads, length, s.head_size]
+
+    # ---- lengths and masks ----
+    def _lengths(self) -> None:
+        g = self.g
+        past = "past_key_values.0.key"
+        if not self.fixed:
+            self.masks.keys = g.op("Squeeze", [g.op("Shape", ["attention_mask"], "keys", start=1, end=2)], "keys")
+            return
+        self.masks.keys = g.op("Squeeze", [g.op("Shape", [past], "keys", start=1, end=2)], "keys")
+        new = g.op("Shape", ["input_ids"], "lengths", start=1, end=2)
+        self.masks.lengths = g.op("Add", ["write_indices", new], "lengths")
+
+    def _queries(self) -> str:
+        """Where the queries stand in the cache, int64 [1 or B, 1, S, 1]."""
+        g, n = self.g, "query_index"
+        new = g.op("Squeeze", [g.op("Shape", ["input_ids"], n, start=1, end=2)], n)
+        steps = g.op("Range", [g.scalar(0), new, g.scalar(1)], n)
+        if self.fixed:
+            start = g.op("Unsqueeze", ["write_indices", g.ints(1)], n)
+            return g.op("Unsqueeze", [g.op("Add", [start, steps], n), g.ints(1, 3)], n)
+        at = g.op("Add", [steps, g.op("Sub", [self.masks.keys, new], n)], n)
+        return g.op("Unsqueeze", [at, g.ints(0, 1, 3)], n)
+
+    def _mask(self, window: int) -> str:
+        """bool [B,1,S,T], or with ALiBi float [B,H,S,T]; '' where causality and lengths say everything."""
+        if window not in self.masks.made:
+            self.masks.made[window] = self._make_mask(window)
+        return self.masks.made[window]
+
+    def _make_mask(self, window: int) -> str:
+        g, n = self.g, f"mask/{window}" if window else "mask"
+        seen = []
+        if not self.fixed:
+            keys = g.op("Cast", ["attention_mask"], n, to=g.onnx.TensorProto.BOOL)
+            seen.append(g.op("Unsqueeze", [keys, g.ints(1, 2)], n))
+        index = g.op("Range", [g.scalar(0), self.masks.keys, g.scalar(1)], n)
+        if window:
+            first = g.op("Sub", [self._queries(), g.scalar(window)], n)
+            seen.append(g.op("Greater", [index, first], n))
+        if self.s.alibi:
+            return self._alibi(n, index, seen)
+        if not seen:
+            return ""
+        mask = seen[0] if len(seen) == 1 else g.op("And", seen, n)
+        return mask if window else self._over_queries(mask, n, 1)
+
+    def _over_queries(self, mask: str, name: str, heads: int) -> str:
+        """A mask over keys written out for every query: [B or 1, heads, S, T]."""
+        g = self.g
+        new = g.op("Shape", ["input_ids"], name, start=1, end=2)
+        shape = g.op("Concat", [g.ints(1, heads), new, g.ints(1)], name, axis=0)
+        return g.op("Expand", [mask, shape], name)
+
+    def _alibi(self, name: str, index: str, seen: list[str]) -> str:
+        """slope * key position (the constant of a row cancels), and the lowest float where a key is hidden."""
+        g, heads = self.g, self.s.heads
+        slopes = g.const("alibi_slopes", np.array(self.s.alibi, np.float32).reshape(1, heads, 1, 1))
+        bias = g.op("Mul", [g.op("Cast", [index], name, to=g.onnx.TensorProto.FLOAT), slopes], name)
+        for mask in seen:
+            bias = g.op("Where", [mask, bias, g.scalar(float(np.finfo(np.float32).min))], name)
+        return self._over_queries(bias, name, heads)
+
+    # ---- layers ----
+    def _embed(self) -> str:
+        g, s = self.g, self.s
+        x = self.w.table(g, "embed", s.vocab, s.hidden, "input_ids")
+        if s.embed_scale != 1.0:
+            x = g.op("Mul", [x, g.const("embed_scale", np.array(s.embed_scale, np.float32))], "embed")
+        if s.positions:
+            x = g.op("Add", [x, self.w.table(g, "positions", s.positions, s.hidden, "position_ids")], "positions")
+        return self._norm(x, "embed_norm") if s.embed_norm else x
+
+    def _norm(self, x: str, part: str, size: int = 0) -> str:
+        g, s, size = self.g, self.s, size or self.s.hidden
+        w = self.w.vector(g, part, size)
+        if s.norm == "rms":
+            return g.op("RMSNormalization", [x, w], part, axis=-1, epsilon=s.epsilon)
+        return g.op("LayerNormalization", [x, w, self.w.vector(g, part, size, bias=True)], part, axis=-1, epsilon=s.epsilon)
+
+    def _layer(self, x: str, i: int, layer: Layer) -> tuple[str, str, str]:
+        g, s = self.g, self.s
+        before, after = s.order in ("pre", "both"), s.order in ("post", "both")
+        h = self._norm(x, f"{i}.norm1") if before else x
+        residual = h if s.residual_after_norm else x
+        y, key, value = self._attention(h, i, layer)
+        x = g.op("Add", [residual, self._norm(y, f"{i}.norm1_after") if after else y], f"{i}.residual1")
+        h = self._norm(x, f"{i}.norm2") if before else x
+        residual = h if s.residual_after_norm else x
+        y = self._feed_forward(h, i)
+        return g.op("Add", [residual, self._norm(y, f"{i}.norm2_after") if after else y], f"{i}.residual2"), key, value
+
+    def _feed_forward(self, x: str, i: int) -> str:
+        g, s = self.g, self.s
+        up = self.w.linear(g, x, f"{i}.up", s.inner, s.hidden)
+        if s.gated:
+            gate = g.activation(self.w.linear(g, x, f"{i}.gate", s.inner, s.hidden), s.activation, f"{i}.gate")
+            y = g.op("Mul", [gate, up], f"{i}.gated")
+        else:
+            y = self._xielu(up, i) if s.activation == "xielu" else g.activation(up, s.activation, f"{i}.up")
+        return self.w.linear(g, y, f"{i}.down", s.hidden, s.inner)
+
+    def _xielu(self, x: str, i: int) -> str:
+        """xIELU (arXiv 2411.13010): x > 0: p x^2 + b x; else n (exp(min(x, e)) - 1 - x) + b x; p = softplus(alpha_p),
+        n = b + softplus(alpha_n)."""
+        g, n = self.g, f"{i}.xielu"
+        a = {"beta": 0.5, "eps": -1e-6} | self.w.scalars(n)
+        p, q = (math.log1p(math.exp(a[k])) for k in ("alpha_p", "alpha_n"))
+
+        def number(key: str, value: float) -> str:
+            return g.const(f"{n}.{key}", np.array(value, np.float32))
+
+        below = g.op("Sub", [g.op("Exp", [g.op("Min", [x, number("eps", a["eps"])], n)], n), g.scalar(1.0)], n)
+        below = g.op("Mul", [g.op("Sub", [below, x], n), number("alpha_n", a["beta"] + q)], n)
+        above = g.op("Mul", [g.op("Mul", [x, x], n), number("alpha_p", p)], n)
+        y = g.op("Where", [g.op("Greater", [x, g.scalar(0.0)], n), above, below], n)
+        return g.op("Add", [y, g.op("Mul", [x, number("beta", a["beta"])], n)], n)
+
+    def _attention(self, x: str, i: int, layer: Layer) -> tuple[str, str, str]:
+        """(y, present key, present value)."""
+        g, s = self.g, self.s
+        wide, narrow = s.heads * s.head_size, s.kv_heads * s.head_size
+        q = self._placed(self.w.linear(g, x, f"{i}.q", wide, s.hidden), i, "q", s.heads, layer)
+        k = self._placed(self.w.linear(g, x, f"{i}.k", narrow, s.hidden), i, "k", s.kv_heads, layer)
+        v = self.w.linear(g, x, f"{i}.v", narrow, s.hidden)
+        attributes = {"q_num_heads": s.heads, "kv_num_heads": s.kv_heads, "scale": s.scale, "is_causal": 1}
+        if s.softcap:
+            attributes["softcap"] = s.softcap
+        past = [f"past_key_values.{i}.{what}" for what in ("key", "value")]
+        mask, name = self._mask(layer.window), f"{i}.attention"
+        if self.fixed:
+            held = [
+                g.op("TensorScatter", [old, new, "write_indices"], name, axis=1, mode="linear")
+                for old, new in zip(past, (k, v), strict=True)
+            ]
+            y = g.op("Attention", [q, *held, mask, "", "", self.masks.lengths], name, **attributes)
+        else:
+            y, *held = g.many("Attention", [q, k, v, mask, *past], name, 3, **attributes)
+        return self.w.linear(g, y, f"{i}.o", s.hidden, wide), held[0], held[1]
+
+    def _placed(self, x: str, i: int, what: str, heads: int, layer: Layer) -> str:
+        """A query or key after its norm and its rotation."""
+        g, s, name = self.g, self.s, f"{i}.{what}"
+        if s.qk_norm == "full":
+            x = self._norm(x, f"{name}_norm", heads * s.head_size)
+        elif s.qk_norm == "head":
+            x = g.op("Reshape", [x, g.ints(0, 0, heads, s.head_size)], name)
+            x = self._norm(x, f"{name}_norm", s.head_size)
+            x = g.op("Reshape", [x, g.ints(0, 0, heads * s.head_size)], name)
+        if layer.rope is None:
+            return x
+        rope = s.ropes[layer.rope]
+        attributes = {"num_heads": heads, "interleaved": int(rope.interleaved)}
+        rotated = 2 * len(rope.frequency)
+        if rotated != s.head_size:
+            attributes["rotary_embedding_dim"] = rotated
+        cos, sin = self._tables(rope, layer.rope)
+        return g.op("RotaryEmbedding", [x, cos, sin, "position_ids"], name, **attributes)
+
+    def _tables(self, rope: Rope, number: int) -> tuple[str, str]:
+        names = f"rotary.{number}.cos", f"rotary.{number}.sin"
+        if names[0] not in self.g.tensors:
+            for name, value in zip(names, tables(rope, self.s.context), strict=True):
+                self.g.const(name, value)
+        return names
+
+    def _logits(self, x: str) -> str:
+        g, s = self.g, self.s
+        if s.tied or not self.w.has("head"):
+            y = self.w.tied_head(g, x, s.vocab, s.hidden)
+        else:
+            y = self.w.linear(g, x, "head", s.vocab, s.hidden)
+        if not s.logit_softcap:
+            return y
+        cap = g.const("logit_softcap", np.array(s.logit_softcap, np.float32))
+        return g.op("Mul", [g.op("Tanh", [g.op("Div", [y, cap], "softcap")], "softcap"), cap], "softcap")
