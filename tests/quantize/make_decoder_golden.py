@@ -1,4 +1,4 @@
-"""Write tests/data/decoders.npz: what transformers computes for the tiny decoders (python -m tests.quantize.make_decoder_golden)."""
+"""Write tests/data/decoders.npz: what transformers computes for the tiny decoders (run as a module)."""
 
 from __future__ import annotations
 
