@@ -78,7 +78,7 @@ def export(
     cache: str = "growing",
     context: int | None = None,
 ) -> ExportResult:
-    """Write `source` (Hugging Face folder, .tflite or .onnx) as ONNX to `out`.
+    """Write `source` (Hugging Face folder, .gguf, .tflite or .onnx) as ONNX to `out`.
 
     out: a folder, which receives model.onnx, model.onnx.data and the tokenizer and pooling files; or a path ending in
     .onnx, one file (plus .data from 1.9 GB up).  task: a transformers task name; None: by the folder's contents.
@@ -103,6 +103,10 @@ def export(
         from .tflite.importer import export_tflite
 
         result = export_tflite(src, target, opset, progress)
+    elif src.suffix == ".gguf":
+        from .decoder import export_gguf
+
+        result = export_gguf(src, target, opset, progress, cache, context)
     else:
         config = read_json(src / "config.json")
         from . import decoder
@@ -126,13 +130,8 @@ def _check_arguments(src: Path, target: Path, opset: int) -> None:
         raise InvalidArgument(f"opset {opset}: want 23 to 26 (Attention starts at 23, onnxruntime 1.31 stops at 26)")
     if not src.exists():
         raise InvalidArgument(f"source {src}: no such file or folder (give a local folder; nothing is downloaded)")
-    if src.suffix == ".gguf":
-        raise InvalidModel(
-            f"{src}: {src.suffix} is not yet supported as an export source; give a Hugging Face folder"
-            " with model.safetensors, a .tflite or an .onnx file"
-        )
-    if src.is_file() and src.suffix not in (".onnx", ".tflite"):
-        raise InvalidModel(f"{src}: want a Hugging Face folder, a .tflite or an .onnx file")
+    if src.is_file() and src.suffix not in (".onnx", ".tflite", ".gguf"):
+        raise InvalidModel(f"{src}: want a Hugging Face folder, a .gguf, a .tflite or an .onnx file")
     if target.suffix == ".onnx" and target.is_dir():
         raise InvalidArgument(f"out {target}: is a folder, but its name ends in .onnx")
     if target.suffix != ".onnx" and target.is_file():

@@ -18,7 +18,7 @@ OPSET, IR_VERSION = 24, 11
 class Graph:
     """Collects nodes; `op` returns the name of its output, which is the node's name unless told otherwise."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
         self.onnx: Any = _lazy.onnx()
         self.checkpoint = checkpoint
         self.nodes: list[Any] = []
@@ -61,6 +61,7 @@ class Graph:
     def weight(self, name: str, shape: tuple[int, ...], checkpoint: Checkpoint | None = None, prefix: str = "") -> str:
         """The checkpoint's tensor `name` as float32 initializer prefix+name; checked now, read when written."""
         source = checkpoint or self.checkpoint
+        assert source is not None
         source.entry(name, shape)
         full = prefix + name
         self.tensors.setdefault(full, OutTensor(full, self.onnx.TensorProto.FLOAT, shape, lambda: source.chunks(name, shape)))

@@ -1,6 +1,6 @@
-"""Write a Hugging Face folder, a .tflite or an .onnx as ONNX.
+"""Write a Hugging Face folder, a .gguf, a .tflite or an .onnx as ONNX.
 
-SOURCE is a local folder with config.json and safetensors, or a .tflite or .onnx file.  OUT is a folder, which also receives the
+SOURCE is a local folder with config.json and safetensors, or a .gguf, .tflite or .onnx file.  OUT is a folder, which also receives the
 tokenizer, or a path that ends in .onnx.
 """
 
@@ -13,7 +13,7 @@ from .common import Progress, add_json, needs, print_json, shape_text, size
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """SOURCE OUT [--task T] [--cache C] [--context N]."""
-    command.add_argument("source", metavar="SOURCE", help="Hugging Face folder, .tflite or .onnx")
+    command.add_argument("source", metavar="SOURCE", help="Hugging Face folder, .gguf, .tflite or .onnx")
     command.add_argument("out", metavar="OUT", help="folder, or .onnx")
     command.add_argument("--task", help="transformers task name (default: by the folder's contents)")
     command.add_argument(

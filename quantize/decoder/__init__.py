@@ -10,7 +10,7 @@ exporter.py   the files
 
 from __future__ import annotations
 
-from .exporter import export_checkpoint
+from .exporter import export_checkpoint, export_gguf
 from .families import FAMILIES, unsupported
 
-__all__ = ["FAMILIES", "export_checkpoint", "unsupported"]
+__all__ = ["FAMILIES", "export_checkpoint", "export_gguf", "unsupported"]

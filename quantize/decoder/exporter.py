@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from frugal.errors import InvalidArgument
 
 from .. import onnxfile
-from .._files import staging
+from .._files import sha256, staging
 from ..checkpoint import Checkpoint
 from ..exporter import ExportResult, copy_companions, metadata_of, place, result_of
+from ..gguf import GgufFile
+from ..gguf.tokenizer import companions, why_not
 from ..graph import Graph
 from ..onnxfile import Progress
 from .build import CACHES, build
 from .checkpoint_weights import CheckpointWeights, missing
 from .families import read_spec
+from .gguf_config import read_gguf_spec
+from .gguf_weights import GgufWeights
 
 TASKS = ("text-generation", "text-generation-with-past")
 
@@ -54,3 +59,48 @@ def export_checkpoint(
             copy_companions(src, part)
         files = [p for p in part.rglob("*") if p.is_file()]
         return result_of(proto, files, folder, name, "frugal", architecture, TASKS[0], [])
+
+
+def export_gguf(
+    src: Path, target: Path, opset: int, progress: Progress | None, cache: str = "growing", context: int | None = None
+) -> ExportResult:
+    """A .gguf with a decoder becomes ONNX with its quantized weights; see `frugal.quantize.export`."""
+    if cache not in CACHES:
+        raise InvalidArgument(f"cache {cache!r}: want one of {', '.join(CACHES)}")
+    file = GgufFile(src)
+    config, spec = read_gguf_spec(file, context)
+    weights = GgufWeights(file, spec)
+    g = Graph(None)
+    build(g, spec, weights, cache)
+    architecture = str(config["architectures"][0])
+    props = {"frugal.source_architecture": architecture, "frugal.task": TASKS[0], f"frugal.sha256.{src.name}": sha256(src)}
+    if isinstance(file.metadata.get("general.license"), str):
+        props["frugal.license"] = file.metadata["general.license"]
+    props |= {"frugal.cache": cache, "frugal.context": str(spec.context)}
+    proto = g.proto(architecture, opset, props)
+    folder, name, companion = place(target)
+    tensors = list(g.tensors.values())
+    onnxfile.check(proto, tensors, src)
+    with staging(folder, name) as part:
+        onnxfile.write(proto, tensors, part / name, True if companion else None, progress)
+        if companion:
+            for file_name, text in companions(file).items():
+                (part / file_name).write_text(text, encoding="utf-8")
+            (part / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        files = [p for p in part.rglob("*") if p.is_file()]
+        return result_of(proto, files, folder, name, "frugal", architecture, TASKS[0], _notes(file, weights, companion))
+
+
+def _notes(file: GgufFile, weights: GgufWeights, companion: bool) -> list[str]:
+    """What was not kept bit for bit, and a tokenizer that could not be written."""
+    worst: dict[str, tuple[float, int]] = {}
+    for s in weights.stored.values():
+        if not s.exact:
+            error, count = worst.get(s.tensor.format, (0.0, 0))
+            worst[s.tensor.format] = (max(error, s.error()), count + 1)
+    notes = [
+        f"{count} tensors of {kind} were converted; relative RMS error at most {error:.1e}"
+        for kind, (error, count) in sorted(worst.items())
+    ]
+    reason = why_not(file) if companion else None
+    return notes + ([f"no tokenizer.json: {reason}; copy it from the model's repository"] if reason else [])
