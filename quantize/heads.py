@@ -169,6 +169,7 @@ def _masked_logits(g: Graph, c: Config, x: str) -> str:
     act = "gelu" if c.family in _ROBERTA or c.family == "electra" else c.activation
     y = g.linear(x, dense, c.embedding, c.hidden)
     y = g.layer_norm(g.activation(y, act, dense), norm, c.embedding, c.epsilon)
+    assert g.checkpoint is not None
     own = g.checkpoint.resolve(decoder + ".weight")
     tied = own is None or c.raw.get("tie_word_embeddings", True)
     table = c.prefix + "embeddings.word_embeddings.weight" if tied else decoder + ".weight"

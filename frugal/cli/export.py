@@ -1,7 +1,7 @@
 """Write a Hugging Face folder, a .gguf, a .tflite or an .onnx as ONNX.
 
-SOURCE is a local folder with config.json and safetensors, or a .gguf, .tflite or .onnx file.  OUT is a folder, which also receives the
-tokenizer, or a path that ends in .onnx.
+SOURCE is a local folder with config.json and safetensors, or a .gguf, .tflite or .onnx file.  OUT is a folder, which also
+receives the tokenizer, or a path that ends in .onnx.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class GgufWeights:
     def __init__(self, file: GgufFile, spec: Spec) -> None:
         self.file, self.spec = file, spec
         self.stored: dict[str, StoredTensor] = {}
-        self._sums: dict[str, str] = {}
+        self._sums: dict[str, str] = {}  # of blocks of an activation
+        self._thirds: dict[str, list[str]] = {}
 
     def name(self, part: str) -> str:
         """'blk.3.attn_q'."""
@@ -71,14 +72,12 @@ class GgufWeights:
         return self._product(g, x, self.name(part), rows, cols)
 
     def _cut(self, g: Graph, x: str, number: str, what: str, rows: int) -> str:
-        """A third of a fused projection, whose product is made once."""
-        s, name = self.spec, self.name(f"{number}.qkv")
-        wide, narrow = s.heads * s.head_size, s.kv_heads * s.head_size
-        key = f"{x}/{name}"
-        if key not in self._sums:
-            self._sums[key] = self._product(g, x, name, wide + 2 * narrow, s.hidden)
-        start = {"q": 0, "k": wide, "v": wide + narrow}[what]
-        return g.op("Slice", [self._sums[key], g.ints(start), g.ints(start + rows), g.ints(2)], f"{name}.{what}")
+        """A third of a fused projection (as many key heads as query heads), whose product is made once."""
+        name = self.name(f"{number}.qkv")
+        if name not in self._thirds:
+            y = self._product(g, x, name, 3 * rows, self.spec.hidden)
+            self._thirds[name] = g.many("Split", [y], name, 3, axis=-1, num_outputs=3)
+        return self._thirds[name]["qkv".index(what)]
 
     def _product(self, g: Graph, x: str, name: str, rows: int, cols: int) -> str:
         t = self.tensor(f"{name}.weight", (rows, cols))

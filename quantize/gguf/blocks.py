@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-F32, U8 = NDArray[np.float32], NDArray[np.uint8]
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
 
 # ggml_type numbers, and (weights, bytes) of a block.
 FORMATS = {
@@ -57,7 +58,7 @@ def nibbles(b: U8) -> U8:
 
 def _fifth(b: U8) -> U8:
     """The 32 bits of 4 bytes as 0 or 16, [.., 32]."""
-    return np.unpackbits(np.ascontiguousarray(b), axis=-1, bitorder="little") << 4
+    return np.asarray(np.unpackbits(np.ascontiguousarray(b), axis=-1, bitorder="little") << 4, np.uint8)
 
 
 def codes5(b: U8, at: int) -> U8:
@@ -97,7 +98,7 @@ def _q6_k(b: U8) -> F32:
     high = b[..., 128:192].reshape(*b.shape[:-1], 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
     q = (low | high << 4).astype(np.int8) - np.int8(32)
     s = half(b, 208) * np.ascontiguousarray(b[..., 192:208]).view(np.int8)
-    return s[..., None] * q.reshape(*b.shape[:-1], 16, 16)
+    return np.asarray(s[..., None] * q.reshape(*b.shape[:-1], 16, 16), np.float32)
 
 
 _DECODE: dict[str, Callable[[U8], F32]] = {

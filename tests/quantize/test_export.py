@@ -215,7 +215,7 @@ def test_lying_headers(tmp_path: Path) -> None:
     "source,error,words",
     [
         ("nowhere", InvalidArgument, "no such file"),
-        ("x.gguf", InvalidModel, "not yet supported"),
+        ("x.gguf", InvalidModel, "not a GGUF file|truncated"),
         ("x.txt", InvalidModel, "folder"),
         ("empty", InvalidModel, "config.json"),
         ("x.onnx", InvalidModel, "not an ONNX"),
@@ -243,7 +243,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "family,edit",
     [
-        ("llama", {}),
+        ("falcon", {}),
         ("bert", {"position_embedding_type": "relative_key"}),
         ("bert", {"hidden_act": "quick_gelu"}),
         ("bert", {"is_decoder": True}),
