@@ -11,6 +11,9 @@ from frugal.errors import InvalidModel, UnsupportedOperator
 from .converter import Op, Perm, identity, op
 from .reader import Tensor
 
+SUM_BITS = 21  # of the multipliers of a quantized sum in XNNPACK, which runs these operators in LiteRT
+SUM_RATIOS = 2.0**-10, 2.0**8  # an operand's scale over the result's, from (including) and to, that XNNPACK takes
+
 BINARY = {
     "ADD": ("Add", "AddOptions"),
     "SUB": ("Sub", "SubOptions"),
@@ -80,11 +83,39 @@ def binary(o: Op) -> None:
     tensors, y = [o.input(0), o.input(1)], o.output()
     check_broadcast(tensors, y)
     perm = o.pick(*tensors)
-    values = operands(o, tensors, perm, [False, False])
+    rounded = summed_scales(tensors, y) if kind in ("Add", "Sub") else None
+    values = operands(o, tensors, perm, [rounded is not None] * 2)
+    if rounded is not None:
+        values = [summand(o, t, value, scale) for t, value, scale in zip(tensors, values, rounded, strict=True)]
     if kind == "Div" and y.dtype is not None and y.dtype.kind in "iu" and not y.quantized:
         o.c.put(y, o.node("Div", values, main=True), perm)
         return
     o.c.put_real(y, o.node(kind, values, main=True), perm, o.activation(options) if options else "NONE")
+
+
+def summed_scales(tensors: Sequence[Tensor], y: Tensor) -> list[np.float32] | None:
+    """The scales that a sum of 8-bit codes has in LiteRT, or None where it has those of the tensors.
+
+    XNNPACK multiplies codes by round(2^shift s / s_y), the larger one of 21 bits, so its sums round as those of scales that
+    differ by up to 2^-21. Writing these scales makes a real sum round where LiteRT's does.
+    """
+    if not all(t.quantized and t.dtype in (np.int8, np.uint8) and t.quantization for t in (*tensors, y)):
+        return None
+    known = [t.quantization for t in (*tensors, y) if t.quantization is not None and not t.quantization.per_channel]
+    if len(known) < 3:
+        return None
+    *scales, out = (np.float32(q.scale.reshape(-1)[0]) for q in known)
+    ratios = [s / out for s in scales]
+    if not all(SUM_RATIOS[0] <= r < SUM_RATIOS[1] for r in ratios):
+        return None
+    shift = SUM_BITS - int(np.frexp(max(ratios))[1])
+    return [np.float32(np.ldexp(np.rint(np.ldexp(np.float64(r), shift)), -shift) * np.float64(out)) for r in ratios]
+
+
+def summand(o: Op, t: Tensor, codes: str, scale: np.float32) -> str:
+    """The reals of codes of a tensor by another scale."""
+    made = o.c.constant(f"{o.name}/scale", np.asarray(scale), ("summand", scale.tobytes()))
+    return o.node("DequantizeLinear", [codes, made, o.c.scales(t)[1]])
 
 
 @op("SQUARED_DIFFERENCE")
