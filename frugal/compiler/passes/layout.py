@@ -4,22 +4,27 @@
    stored with its axes in one order. All other steps (and the caller) want their tensors as they are.
 2. A transpose between two groups, or a view that only moves axes of length 1, costs as many elements as it really moves; so
    does a tensor that a group shares with a step that wants it as it is, when the group has another order.
-3. Each group takes the order with the least cost beside its neighbours' orders, until nothing changes. Among equals the one that
-   leaves no transpose behind a step that can take in what follows it (TAKES_IN); then what is there.
-4. Constants of a group's steps are permuted; a transpose that only moves axes of length 1 becomes a view.
+3. A view that joins, splits, adds or drops axes carries an order from one group to the next, where the order keeps the axes that
+   belong together side by side.
+4. Each group takes the order with the least cost beside its neighbours' orders, alone or with the groups that views carry it to,
+   until nothing changes. Among equals the one that leaves no transpose behind a step that can take in what follows it (TAKES_IN);
+   then what is there.
+5. Constants of a group's steps are permuted; a transpose that only moves axes of length 1 becomes a view.
 Adding a step to FOLLOWING needs the function that renumbers the axes in its attributes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from .. import dims
 from ..ir import CONTROL, Graph, Op, Shape, Step, Tensor
 
 Perm = tuple[int, ...]
 Renumber = Callable[[Step, Perm], None]
+Parts = list[tuple[Perm, Perm]]  # axes of the source and of the result of a view that hold the same elements
 TYPICAL = 48  # elements along an axis of unknown length
 SWEEPS = 20
 
@@ -127,6 +132,43 @@ def _turn_of(step: Step) -> Perm | None:
     return tuple(ones.pop(0) if d == 1 else longer.pop(0) for d in step.out.shape)
 
 
+def _parts_of(step: Step) -> Parts | None:
+    """The parts of a view, as short as they can be; axes of length 1 belong to none. None: no view of a computed tensor."""
+    source = step.inputs[0] if step.op == Op.ALIAS else None
+    if source is None or source.const is not None or step.out.dtype != source.dtype:
+        return None
+    before, after = ([i for i, d in enumerate(t.shape) if d != 1] for t in (source, step.out))
+    parts: Parts = []
+    while before and after:
+        ends = sorted(((i, j) for i in range(1, len(before) + 1) for j in range(1, len(after) + 1)), key=sum)
+        for i, j in ends:
+            if dims.product(source.shape[a] for a in before[:i]) == dims.product(step.out.shape[a] for a in after[:j]):
+                parts.append((tuple(before[:i]), tuple(after[:j])))
+                before, after = before[i:], after[j:]
+                break
+        else:
+            return None
+    return None if before or after else parts
+
+
+def carried(parts: Parts, order: Perm, source: Shape, result: Shape) -> Perm | None:
+    """The order of a view's result when its source is stored in `order`; None where that tears a part apart."""
+    left = [a for a in order if source[a] != 1]
+    found: list[int] = []
+    while left:
+        before, after = next(p for p in parts if left[0] in p[0])
+        if tuple(left[: len(before)]) != before:
+            return None
+        found, left = [*found, *after], left[len(before) :]
+    made: list[int] = []
+    for a in found:  # an axis of length 1 goes with the axis behind it
+        ones = a
+        while ones and result[ones - 1] == 1:
+            ones -= 1
+        made.extend(range(ones, a + 1))
+    return (*made, *(a for a in range(len(result)) if a not in made))
+
+
 def moved(shape: Shape, perm: Perm) -> int:
     """Cost of a transpose of a tensor of this shape: 0 for none, 1 for a view."""
     if perm == tuple(range(len(perm))):
@@ -149,12 +191,13 @@ class _Groups:
         self.parent: dict[Tensor, Tensor] = {}
         self.follows = {s for s in graph.steps if _follows(s)}
         self.turns = {s: turn for s in graph.steps if (turn := _turn_of(s)) is not None}
+        self.views = {s: parts for s in graph.steps if s not in self.turns and (parts := _parts_of(s)) is not None}
         for step in graph.steps:
             if step in self.follows:
                 self.find(step.out)
                 for tensor in self.tied(step)[1:]:
                     self.join(step.out, tensor)
-            elif step in self.turns:
+            elif step in self.turns or step in self.views:
                 self.find(step.out)
                 self.find(self.source(step))
         self.fixed = self._fixed()
@@ -162,7 +205,7 @@ class _Groups:
         self.shared = self._shared()
         self.taken = {t for s in graph.steps if s.op in TAKES_IN for t in s.outputs}
         self.edges: dict[Tensor, list[Step]] = {}
-        for step in self.turns:
+        for step in (*self.turns, *self.views):
             for tensor in {self.find(step.out), self.find(self.source(step))}:
                 self.edges.setdefault(tensor, []).append(step)
 
@@ -205,7 +248,7 @@ class _Groups:
 
     def _shared(self) -> dict[Tensor, list[Tensor]]:
         """By root: the tensors that a step outside of all groups writes (or the caller gives), and those that one reads."""
-        inside = self.follows | set(self.turns)
+        inside = self.follows | set(self.turns) | set(self.views)
         table: dict[Tensor, list[Tensor]] = {}
         made = {t for s in inside for t in s.outputs}
         read = {t for s in self.graph.steps if s not in inside for t in s.inputs if t is not None}
@@ -224,21 +267,60 @@ class _Groups:
         before, after = inverse(self.perm(self.source(step))), self.perm(step.out)
         return tuple(before[self.turns[step][p]] for p in after)
 
-    def cost(self, root: Tensor) -> tuple[int, int]:
-        """(elements moved, transposes between a step of TAKES_IN and this group)."""
-        order, behind = self.perm(root), 0
-        total = sum(moved(t.shape, order) for t in self.shared.get(root, ()))
-        for step in self.edges.get(root, ()):
-            source = self.source(step)
-            size = moved(permuted(source.shape, self.perm(source)), self.turn(step))
+    def view(self, step: Step) -> tuple[Perm | None, Perm]:
+        """(order in which the view of the stored source is the result, if there is one; the transpose from there)."""
+        source, after = self.source(step), self.perm(step.out)
+        order = carried(self.views[step], self.perm(source), source.shape, step.out.shape)
+        return order, tuple(map(order.index, after)) if order is not None else after
+
+    def crossing(self, step: Step) -> int:
+        """Elements that a turn or a view moves."""
+        source = self.source(step)
+        if step in self.turns:
+            return moved(permuted(source.shape, self.perm(source)), self.turn(step))
+        order, turn = self.view(step)
+        if order is None:
+            return moved(source.shape, self.perm(source)) + moved(step.out.shape, turn)
+        return moved(permuted(step.out.shape, order), turn)
+
+    def cost(self, roots: Iterable[Tensor]) -> tuple[int, int]:
+        """(elements moved, transposes between a step of TAKES_IN and a group) by some groups."""
+        total = behind = 0
+        steps: dict[Step, None] = {}
+        for root in roots:
+            total += sum(moved(t.shape, self.perm(root)) for t in self.shared.get(root, ()))
+            steps.update(dict.fromkeys(self.edges.get(root, ())))
+        for step in steps:
+            size = self.crossing(step)
             total += size
-            behind += size > 0 and source in self.taken and self.find(step.out) is root
+            behind += size > 0 and step in self.turns and self.source(step) in self.taken and self.find(step.out) in roots
         return total, behind
+
+    def along(self, root: Tensor, order: Perm) -> dict[Tensor, Perm]:
+        """Orders of the groups that views carry the order of one to."""
+        orders, waiting = {root: order}, [root]
+        while waiting:
+            here = waiting.pop()
+            for step in self.edges.get(here, ()):
+                if step not in self.views:
+                    continue
+                ends = (self.source(step), step.out)
+                parts = self.views[step]
+                if self.find(ends[0]) is not here:
+                    ends, parts = ends[::-1], [(b, a) for a, b in parts]
+                there = self.find(ends[1])
+                found = carried(parts, orders[here], ends[0].shape, ends[1].shape)
+                if found is not None and there not in orders and there not in self.fixed:
+                    orders[there] = found
+                    waiting.append(there)
+        return orders
 
     def candidates(self, root: Tensor) -> list[Perm]:
         """Orders in which some transpose of the group vanishes."""
         found: list[Perm] = [tuple(range(root.rank))]
         for step in self.edges.get(root, ()):
+            if step in self.views:
+                continue
             turn, source = self.turns[step], self.source(step)
             if self.find(source) is root:
                 found.append(tuple(turn[p] for p in self.perm(step.out)))
@@ -254,16 +336,26 @@ class _Groups:
             for root in roots:
                 if root in self.fixed or root not in self.edges:
                     continue
-                best, least = self.perm(root), self.cost(root)
-                kept = best
-                for order in self.candidates(root):
-                    self.order[root] = order
-                    if (cost := self.cost(root)) < least:
-                        best, least = order, cost
-                self.order[root] = best
-                changed = changed or best != kept
+                changed = self.improve(root) or changed
             if not changed:
                 return
+
+
+    def improve(self, root: Tensor) -> bool:
+        """Take the best order of a group; whether that is another one."""
+        before, gain = dict(self.order), (0, 0)
+        best = before
+        for order in self.candidates(root):
+            for orders in ({root: order}, self.along(root, order)):
+                self.order = dict(before)
+                old = self.cost(orders)
+                self.order.update(orders)
+                new = self.cost(orders)
+                change = (new[0] - old[0], new[1] - old[1])
+                if change < gain:
+                    best, gain = self.order, change
+        self.order = best
+        return best is not before
 
 
 # ---- rewriting ----
@@ -272,7 +364,8 @@ class _Rewriter:
         self.groups, self.graph = groups, groups.graph
         self.steps: list[Step] = []
         self.turned: dict[Tensor, Tensor] = {}
-        inside = groups.follows | set(groups.turns)
+        self.views = {s for s in groups.views if groups.view(s)[0] is not None}
+        inside = groups.follows | set(groups.turns) | self.views
         self.made = {t for s in inside for t in s.outputs}
         self.wanted = {t for s in groups.graph.steps if s not in inside for t in s.inputs if t is not None}
         self.wanted.update(groups.graph.outputs)
@@ -342,6 +435,18 @@ class _Rewriter:
         self.transpose(self.stored(source), self.stored(result), self.groups.turn(step), step.name)
         self.written(step, result)
 
+    def view(self, step: Step) -> None:
+        source, result = self.stored(self.groups.source(step)), self.stored(step.out)
+        order, turn = self.groups.view(step)
+        assert order is not None
+        if turn == tuple(range(len(turn))):
+            self.steps.append(Step(Op.ALIAS, [source], [result], [], step.name))
+        else:
+            seen = Tensor(step.out.name, source.dtype, permuted(step.out.shape, order))
+            self.steps.append(Step(Op.ALIAS, [source], [seen], [], step.name))
+            self.transpose(seen, result, turn, step.name)
+        self.written(step, step.out)
+
     def run(self) -> None:
         for tensor in self.graph.inputs:
             self.written(None, tensor)
@@ -350,6 +455,8 @@ class _Rewriter:
                 self.follow(step)
             elif step in self.groups.turns:
                 self.turn(step)
+            elif step in self.views:
+                self.view(step)
             else:
                 self.steps.append(step)
                 for tensor in step.outputs:
