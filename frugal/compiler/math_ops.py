@@ -235,12 +235,13 @@ def hardmax(node: Node) -> Tensor:
 def softmax(node: Node) -> Tensor:
     x = node.get(0)
     log = int(node.type == "LogSoftmax")
-    if x.dtype == DType.DOUBLE and node.opset >= 13:
-        return double_softmax(node, x, node.axis(node.attr("axis", -1), x.rank), bool(log))
+    one_axis = node.opset >= 13
+    axis = node.axis(node.attr("axis", -1 if one_axis else 1), x.rank)
+    if x.dtype == DType.DOUBLE and one_axis:
+        return double_softmax(node, x, axis, bool(log))
     node.floats(x)
-    if node.opset >= 13:
-        return node.emit(Op.SOFTMAX, [x], x.dtype, x.shape, node.axis(node.attr("axis", -1), x.rank), log)
-    axis = node.axis(node.attr("axis", 1), x.rank)
+    if one_axis or axis == x.rank - 1:
+        return node.emit(Op.SOFTMAX, [x], x.dtype, x.shape, axis, log)
     flat = node.alias(x, [elements(x.shape[:axis]), elements(x.shape[axis:])])
     return node.alias(node.emit(Op.SOFTMAX, [flat], x.dtype, flat.shape, 1, log), x.shape)
 

@@ -165,6 +165,43 @@ def test_attention_spelled_out(scaled: str, masked: bool) -> None:
     assert_same(model, feeds)
 
 
+@pytest.mark.parametrize("opset", [11, 14])
+@pytest.mark.parametrize("pick", ["slice", "gather", "split"])
+def test_attention_of_one_product(pick: str, opset: int) -> None:
+    """q, k and v are the parts of one product, as vision transformers write it."""
+    b = Builder(opset)
+    x = b.input("x", ["n", "s", 64])
+    both = b.op("MatMul", x, b.const(RNG.normal(0, 0.2, (64, 192))))
+    turned = b.op("Transpose", b.op("Reshape", both, b.const([0, -1, 3, 4, 16], np.int64)), perm=[2, 0, 3, 1, 4])
+
+    def squeezed(t: str) -> str:
+        return str(b.op("Squeeze", t, axes=[0]) if opset < 13 else b.op("Squeeze", t, b.const([0], np.int64)))
+
+    if pick == "gather":
+        q, k, v = (b.op("Gather", turned, b.const(i, np.int64)) for i in range(3))
+    elif pick == "split":
+        q, k, v = (squeezed(t) for t in b.op("Split", turned, outputs=3, axis=0))
+    else:
+        q, k, v = (squeezed(b.op("Slice", turned, *[b.const([j], np.int64) for j in (i, i + 1, 0)])) for i in range(3))
+    scores = b.op("MatMul", b.op("Mul", q, b.const(0.25)), b.op("Transpose", k, perm=[0, 1, 3, 2]))
+    mixed = b.op("Transpose", b.op("MatMul", b.op("Softmax", scores, axis=3), v), perm=[0, 2, 1, 3])
+    model = b.model(b.op("Reshape", mixed, b.const([0, -1, 64], np.int64)))
+    assert counts(model) == {Op.ATTENTION: 1, Op.LINEAR: 1}
+    assert_same(model, {"x": normal(2, 5, 64)})
+
+
+def test_parts_in_another_order_are_not_one_product() -> None:
+    b = Builder()
+    x = b.input("x", ["n", "s", 96])
+    turned = b.op("Transpose", b.op("Reshape", x, b.const([0, -1, 3, 2, 16], np.int64)), perm=[2, 0, 3, 1, 4])
+    k, q, v = (b.op("Gather", turned, b.const(i, np.int64)) for i in range(3))
+    scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2]))
+    mixed = b.op("Transpose", b.op("MatMul", b.op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    model = b.model(b.op("Reshape", mixed, b.const([0, -1, 32], np.int64)))
+    assert Op.ATTENTION not in counts(model)
+    assert_same(model, {"x": normal(2, 5, 96)})
+
+
 def test_repeated_steps_are_done_once() -> None:
     b = Builder()
     x = b.input("x", ["n", 8])

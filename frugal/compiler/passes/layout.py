@@ -340,7 +340,6 @@ class _Groups:
             if not changed:
                 return
 
-
     def improve(self, root: Tensor) -> bool:
         """Take the best order of a group; whether that is another one."""
         before, gain = dict(self.order), (0, 0)
