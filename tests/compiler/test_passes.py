@@ -202,6 +202,35 @@ def test_parts_in_another_order_are_not_one_product() -> None:
     assert_same(model, {"x": normal(2, 5, 96)})
 
 
+@pytest.mark.parametrize("kind", ["Mul", "Div", "Sub", "Add"])
+@pytest.mark.parametrize("shape", [(), (1,), (8,), (2, 1, 8)])
+def test_arithmetic_that_changes_nothing(kind: str, shape: tuple[int, ...]) -> None:
+    """As PaddlePaddle writes swish: x sigmoid(1 x).  A sum with 0 stays: it makes 0 of -0; so does what broadcasts x."""
+    b = Builder()
+    x = b.input("x", ["n", 8])
+    one = b.op(kind, x, b.const(np.full(shape, kind in ("Mul", "Div"))))
+    model = b.model(b.op("Mul", x, b.op("Sigmoid", one)))
+    kept = kind == "Add" or len(shape) > 2
+    assert (counts(model) == {Op.UNARY: 1}) != kept
+    assert_same(model, {"x": normal(3, 8)})
+
+
+def test_a_variable_is_copied_by_a_product_with_one() -> None:
+    """Two variables that change places: each next value is what the other one was, not what it becomes."""
+    infos = {n: onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("a", "b", "p", "q", "x", "z")}
+    i, more = (onnx.helper.make_tensor_value_info(n, t, []) for n, t in (("i", TensorProto.INT64), ("more", TensorProto.BOOL)))
+    swap = [onnx.helper.make_node("Mul", [f, "one"], [t]) for f, t in (("b", "p"), ("a", "q"))]
+    goes = onnx.helper.make_node("Identity", ["more"], ["goes"])
+    last = onnx.helper.make_tensor_value_info("goes", TensorProto.BOOL, [])
+    body = onnx.helper.make_graph([*swap, goes], "b", [i, more, infos["a"], infos["b"]], [last, infos["p"], infos["q"]])
+    loop = onnx.helper.make_node("Loop", ["turns", "", "x", "z"], ["u", "v"], body=body)
+    outs = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("u", "v")]
+    one, turns = (onnx.numpy_helper.from_array(np.array(v, t), n) for v, t, n in ((1, np.float32, "one"), (3, np.int64, "turns")))
+    graph = onnx.helper.make_graph([loop], "g", [infos["x"], infos["z"]], outs, [one, turns])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    assert_same(model, {"x": normal(3), "z": normal(3)})
+
+
 def test_repeated_steps_are_done_once() -> None:
     b = Builder()
     x = b.input("x", ["n", 8])

@@ -13,6 +13,7 @@ from .embedding import gather_dequantize
 from .epilogue import fuse_epilogues
 from .gelu import fuse_activations
 from .hard import fuse_hard_activations
+from .identity import drop_identities
 from .integer_linear import fuse_integer_scales
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
@@ -22,6 +23,7 @@ from .views import shorten_views
 
 OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     shorten_views,
+    drop_identities,
     merge_equal_steps,
     skip_expands,
     gather_dequantize,
