@@ -320,9 +320,11 @@ enum frugal_op {
      * bias [g * ep], ep = e / g rounded up to 16.
      * v = one fmaf chain over the taps in row-major order, channels of the group innermost; then as LINEAR:
      * y = act(v + bias) * scale + shift + residual, without the middle part when scale is 1 and shift 0.
-     * attrs act (a frugal_unary), p, q (its parameters), scale, shift (floats), groups g, transposed (0 or 1), windows. */
+     * attrs act (a frugal_unary), p, q (its parameters), scale, shift (floats), groups g, form, windows.
+     * form: 0, 1 (transposed), or 2 (planar): x is [n, c, ..], g is 1, w is F32_P16, and the channels come before the last axis
+     * of the kernel, in w's rows and in the chain: rows of pixels are read where they lie. */
     FRUGAL_OP_CONV = 32,
-    /* The same with g = c = e; w plain [kernel.., c], bias [c rounded up to 16]. */
+    /* The same with g = c = e and form 0 or 1; w plain [kernel.., c], bias [c rounded up to 16]. */
     FRUGAL_OP_CONV_DEPTHWISE = 33,
     /* in x [n, .., c]; out y.  attrs kind, and windows with a fifth attribute, pad after (d).
      * kind 0: maximum, of float32, int8 or uint8 (a NaN wins; a window without taps gives the lowest value);

@@ -7,32 +7,36 @@
 
 static float *floats(const fr_tensor *t) { return t ? (float *)(void *)t->data : NULL; }
 
-enum { ACT, P, Q, SCALE, SHIFT, GROUPS, TRANSPOSED, WINDOWS, EACH = 4 }; /* attributes */
+enum { ACT, P, Q, SCALE, SHIFT, GROUPS, FORM, WINDOWS, EACH = 4 }; /* attributes */
+enum { TRANSPOSED = 1, PLANAR };                                   /* forms */
 
 /* What a step computes.  Axes 0..2 are the spatial ones. */
 typedef struct conv {
     const fr_call *c;
-    bool depthwise;
+    bool depthwise, planar;
     fr_window w[FR_SPATIAL];
     int64_t images, groups, cin, cout, cg, og, ogp; /* channels: of x, y, of a group of each; og rounded up to 16 */
     int64_t depth;                                  /* a row of the weights: taps * cg */
     const float *weights;                           /* packed, unless depthwise */
     fr_epilogue e;
     int64_t x_step[FR_SPATIAL], y_step[FR_SPATIAL];              /* floats from one position to the next */
+    int64_t x_channel, x_image;                                  /* from one channel, one image to the next */
     int64_t rows, row_tasks, cols, col_tasks, parts, part_tasks; /* of axis 1, axis 2, and panels (or channels) a task */
 } conv;
 
 /* ---- reading a step ---- */
 
 static frugal_status read_windows(const fr_call *c, conv *v) {
-    const bool transposed = c->attrs[TRANSPOSED] != 0;
+    const bool transposed = c->attrs[FORM] == TRANSPOSED;
     for (int a = 0; a < FR_SPATIAL; a++)
-        FR_SHAPE(c, fr_window_read(c, WINDOWS, EACH, a, transposed, &v->w[a]), "a window is out of range");
-    int64_t x = v->cin, y = v->cout;
+        FR_SHAPE(c, fr_window_read(c, WINDOWS, EACH, a, transposed, v->planar, &v->w[a]), "a window is out of range");
+    int64_t x = v->planar ? 1 : v->cin, y = v->cout;
     for (int a = FR_SPATIAL - 1; a >= 0; a--) {
         v->x_step[a] = x, v->y_step[a] = y;
         x *= v->w[a].in, y *= v->w[a].out;
     }
+    v->x_channel = v->planar ? x : 1;
+    v->x_image = v->planar ? x * v->cin : x;
     return FRUGAL_OK;
 }
 
@@ -42,7 +46,7 @@ static int64_t taps(const conv *v) { return v->w[0].kernel * v->w[1].kernel * v-
 static void join_positions(conv *v) {
     for (int a = 0; a < FR_SPATIAL; a++) {
         const fr_window *w = &v->w[a];
-        if (w->kernel != 1 || w->stride != 1 || w->pad != 0 || w->in != w->out)
+        if (w->kernel != 1 || w->stride != 1 || w->pad != 0 || w->in != w->out || v->planar)
             return;
     }
     const int64_t n = v->images * v->w[0].in * v->w[1].in * v->w[2].in;
@@ -52,7 +56,9 @@ static void join_positions(conv *v) {
 
 static frugal_status read_conv(const fr_call *c, conv *v) {
     const fr_tensor *x = c->in[0], *y = c->out[0];
-    *v = (conv){.c = c, .images = x->dims[0], .cin = x->dims[x->rank - 1], .cout = y->dims[y->rank - 1]};
+    const bool planar = c->attrs[FORM] == PLANAR;
+    *v = (conv){
+        .c = c, .planar = planar, .images = x->dims[0], .cin = x->dims[planar ? 1 : x->rank - 1], .cout = y->dims[y->rank - 1]};
     v->groups = c->attrs[GROUPS];
     FR_TRY(read_windows(c, v));
     if (v->groups > 0)
@@ -109,6 +115,7 @@ frugal_status fr_conv_check(const fr_call *c) {
     FR_TRY(check_missing_axes(c, &v));
     FR_SHAPE(c, v.groups >= 1 && v.cin % v.groups == 0 && v.cout % v.groups == 0, "channels do not divide into the groups");
     FR_SHAPE(c, v.cout >= 1 && v.cg >= 1, "a convolution needs channels");
+    FR_SHAPE(c, !v.planar || (v.groups == 1 && w->layout != FRUGAL_PLAIN), "planes have one group and packed weights");
     const int64_t width = v.groups * fr_round_up(v.og, FR_PANEL);
     FR_TRY(check_epilogue(c, width));
     if (w->layout == FRUGAL_PLAIN)
@@ -139,7 +146,7 @@ enum { TASK_FLOATS = 32 << 10, TASK_OPERATIONS = 1 << 18 }; /* input of a task: 
 static void cut(conv *v) {
     const fr_window *row = &v->w[1], *col = &v->w[2];
     const int64_t threads = v->c->threads, positions = fr_max(1, row->out * col->out);
-    const int64_t x_floats = fr_max(1, v->x_step[2] * (v->w[1].in * v->w[2].in / positions + 1));
+    const int64_t x_floats = fr_max(1, (v->planar ? v->cin : v->x_step[2]) * (v->w[1].in * v->w[2].in / positions + 1));
     int64_t each = fr_max(48, TASK_FLOATS / x_floats); /* positions */
     if (threads > 1)
         each = fr_max(48, fr_min(each, fr_ceil_div(positions * v->images * v->w[0].out, 4 * threads)));
@@ -160,7 +167,9 @@ static void cut(conv *v) {
     v->part_tasks = fr_ceil_div(units, v->parts);
 }
 
-static int64_t span_bytes(const conv *v) { return fr_round_up(taps(v) * (int64_t)sizeof(fr_span), 64); }
+static int64_t span_bytes(const conv *v) {
+    return fr_round_up(taps(v) * (v->planar ? v->cin : 1) * (int64_t)sizeof(fr_span), 64);
+}
 
 /* Weights that are computed while the plan runs are packed first. */
 static int64_t packed_bytes(const conv *v) {
@@ -211,6 +220,25 @@ static int64_t list_spans(const block *b, const fr_run *d, const fr_run *h, cons
     return count;
 }
 
+/* The same of planes: a span is what the kernel sees of a row of pixels of one channel. */
+static int64_t list_plane_spans(const block *b, const fr_run *d, const fr_run *h, const fr_run *w) {
+    const conv *v = b->v;
+    const int64_t each = w->i_tap == 1 ? w->taps : fr_min(1, w->taps), spans = w->taps / fr_max(1, each);
+    int64_t count = 0;
+    for (int64_t i = 0; i < d->taps; i++) {
+        for (int64_t j = 0; j < h->taps; j++) {
+            const int64_t row = (d->k + i) * v->w[1].kernel + h->k + j;
+            for (int64_t ch = 0; ch < v->cin; ch++) {
+                const int64_t x = i * d->i_tap * v->x_step[0] + j * h->i_tap * v->x_step[1] + ch * v->x_channel;
+                const int64_t k = (row * v->cin + ch) * v->w[2].kernel + w->k;
+                for (int64_t l = 0; l < spans; l++)
+                    b->spans[count++] = (fr_span){x + l * w->i_tap, k + l, each};
+            }
+        }
+    }
+    return count;
+}
+
 /* One row or column of positions: m of them, ldx and ldy floats apart. */
 static void run_line(const block *b, int64_t x, int64_t y, int64_t spans, int64_t m, int64_t ldx, int64_t ldy) {
     const conv *v = b->v;
@@ -231,7 +259,7 @@ static void run_line(const block *b, int64_t x, int64_t y, int64_t spans, int64_
 /* Along the longer side; where nothing is seen, x is not moved (its position may lie outside). */
 static void run_rectangle(const block *b, const fr_run *d, const fr_run *h, const fr_run *w) {
     const conv *v = b->v;
-    const int64_t spans = list_spans(b, d, h, w);
+    const int64_t spans = v->planar ? list_plane_spans(b, d, h, w) : list_spans(b, d, h, w);
     const bool rows = w->n >= h->n || w->n >= 12;
     const int64_t n = rows ? h->n : w->n;
     for (int64_t z = 0; z < d->n; z++) {
@@ -251,7 +279,7 @@ static void run_rectangle(const block *b, const fr_run *d, const fr_run *h, cons
 
 static void conv_task(void *p, int64_t i, int32_t thread) {
     const conv *v = p;
-    const int64_t image_x = v->x_step[0] * v->w[0].in, image_y = v->y_step[0] * v->w[0].out;
+    const int64_t image_y = v->y_step[0] * v->w[0].out;
     const int64_t col = i % v->col_tasks * v->cols;
     i /= v->col_tasks;
     const int64_t row = i % v->row_tasks * v->rows;
@@ -261,7 +289,7 @@ static void conv_task(void *p, int64_t i, int32_t thread) {
     const int64_t image = i / v->part_tasks / groups, first = group * v->og + part * FR_PANEL;
     block b = {.v = v, .group = group, .part = part, .parts = v->parts, .e = v->e};
     b.spans = (fr_span *)(void *)fr_thread_scratch(v->c, thread);
-    b.x = floats(v->c->in[0]) + image * image_x + (v->depthwise ? first : group * v->cg);
+    b.x = floats(v->c->in[0]) + image * v->x_image + (v->depthwise ? first : group * v->cg);
     b.y = floats(v->c->out[0]) + image * image_y + first;
     b.e.residual = b.e.residual ? b.e.residual + image * image_y + first : NULL;
     b.e.bias = b.e.bias ? b.e.bias + group * fr_round_up(v->og, FR_PANEL) + part * FR_PANEL : NULL;

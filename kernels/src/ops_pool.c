@@ -18,7 +18,7 @@ static frugal_status read_pool(const fr_call *c, pool *p) {
     *p = (pool){.c = c, .channels = x->dims[x->rank - 1]};
     for (int a = 0; a < FR_SPATIAL; a++) {
         p->after[a] = fr_attr_dim(c, WINDOWS + EACH * a + 4);
-        FR_SHAPE(c, fr_window_read(c, WINDOWS, EACH, a, false, &p->w[a]), "a window is out of range");
+        FR_SHAPE(c, fr_window_read(c, WINDOWS, EACH, a, false, false, &p->w[a]), "a window is out of range");
         FR_SHAPE(c, p->after[a] >= 0 && p->after[a] <= FRUGAL_MAX_DIM, "a padding is out of range");
     }
     return FRUGAL_OK;

@@ -63,7 +63,7 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
     [FRUGAL_OP_CONV] = {.name = "conv",
                         IN(2, 4, 1),
                         .required = 3,
-                        .attrs = "uffffntnnndnnndnnnd",
+                        .attrs = "uffffncnnndnnndnnnd",
                         DO(conv),
                         .scratch = fr_conv_scratch,
                         .operations = fr_conv_operations},

@@ -101,12 +101,14 @@ static inline bool fr_next_run(const fr_window *w, fr_runs *s, fr_run *r) {
 }
 
 /* Window number a (0..2) of a step from its attributes, 4 or more an axis: kernel, stride, dilation, pad before (a dim).
- * False when the numbers are out of range, so that nothing overflows later. */
-static inline bool fr_window_read(const fr_call *c, int32_t first, int32_t each, int a, bool transposed, fr_window *w) {
+ * planar: the channels of x come before its spatial axes.  False when the numbers are out of range, so that nothing overflows
+ * later. */
+static inline bool fr_window_read(const fr_call *c, int32_t first, int32_t each, int a, bool transposed, bool planar,
+                                  fr_window *w) {
     const fr_tensor *x = c->in[0], *y = c->out[0];
     const int axis = x->rank - 1 - FR_SPATIAL + a; /* of the tensor; below 1 for axes it does not have */
     const int64_t *v = c->attrs + first + each * a;
-    *w = (fr_window){.in = axis < 1 ? 1 : x->dims[axis],
+    *w = (fr_window){.in = axis < 1 ? 1 : x->dims[axis + planar],
                      .out = axis < 1 ? 1 : y->dims[axis],
                      .kernel = v[0],
                      .stride = v[1],

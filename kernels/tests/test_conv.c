@@ -151,6 +151,13 @@ static int32_t tensor(pb *b, int kind, int dtype, const windows *v, const int64_
     return pb_tensor(b, kind, dtype, 0, v->spatial + 2, dims);
 }
 
+static int32_t planes(pb *b, const windows *v, int64_t channels) {
+    int64_t dims[5] = {v->images, channels};
+    for (int a = 0; a < v->spatial; a++)
+        dims[2 + a] = v->in[3 - v->spatial + a];
+    return pb_tensor(b, FRUGAL_TENSOR_INPUT, FR_F32, 0, v->spatial + 2, dims);
+}
+
 static int list_windows(const windows *v, int64_t *attrs, bool after) {
     int n = 0;
     for (int a = 0; a < 3; a++) {
@@ -166,8 +173,8 @@ static int list_windows(const windows *v, int64_t *attrs, bool after) {
 typedef struct conv {
     windows v;
     int64_t groups, cg, og; /* channels of a group of x and y */
-    bool depthwise, packed;
-    float *x, *w, *bias, *residual, *want; /* w natural: [e][taps][cg], depthwise [taps][c] */
+    bool depthwise, packed, planar;
+    float *x, *w, *bias, *residual, *want; /* w natural: [e][taps][cg], planar [e][rows of taps][cg][taps], depthwise [taps][c] */
 } conv;
 
 static float finish(const conv *t, float v, int64_t channel, int64_t at) {
@@ -178,16 +185,24 @@ static float finish(const conv *t, float v, int64_t channel, int64_t at) {
     return v + t->residual[at];
 }
 
+/* Product number q of a chain as (tap, channel of the group). */
+static int64_t tap_of(const conv *t, int64_t q, int64_t *channel) {
+    const int64_t last = t->planar ? t->v.kernel[2] : 1;
+    *channel = q / last % t->cg;
+    return q / (t->cg * last) * last + q % last;
+}
+
 static void compute(const conv *t) {
-    const int64_t taps = positions(t->v.kernel), e = t->groups * t->og, c = t->groups * t->cg, outs = positions(t->v.out);
+    const int64_t depth = positions(t->v.kernel) * t->cg, e = t->groups * t->og, c = t->groups * t->cg;
+    const int64_t outs = positions(t->v.out), ins = positions(t->v.in);
     for (int64_t p = 0; p < t->v.images * outs; p++) {
         for (int64_t j = 0; j < e; j++) {
             float v = 0.0f;
-            for (int64_t k = 0; k < taps; k++) {
-                const int64_t i = input_of(&t->v, p % outs, k), n = t->depthwise ? 1 : t->cg;
-                const float *x = t->x + (p / outs * positions(t->v.in) + i) * c + j / t->og * t->cg;
-                for (int64_t l = 0; i >= 0 && l < n; l++)
-                    v = fmaf(x[l], t->depthwise ? t->w[k * c + j] : t->w[(j * taps + k) * n + l], v);
+            for (int64_t q = 0, l; q < depth; q++) {
+                const int64_t i = input_of(&t->v, p % outs, tap_of(t, q, &l)), image = p / outs, at = j / t->og * t->cg + l;
+                if (i >= 0)
+                    v = fmaf(t->x[t->planar ? (image * c + at) * ins + i : (image * ins + i) * c + at],
+                             t->w[t->depthwise ? q * c + j : j * depth + q], v);
             }
             t->want[p * e + j] = finish(t, v, j, p * e + j);
         }
@@ -221,8 +236,10 @@ static int32_t weights(pb *b, const conv *t) {
 }
 
 static void test_conv(int64_t index) {
-    conv t = {.v = make_windows(rnd() & 1), .depthwise = index % 3 == 0, .packed = rnd() & 1};
-    t.groups = t.depthwise ? 2 + upto(40) : 1 + upto(3), t.cg = t.depthwise ? 1 : 1 + upto(7);
+    const bool planar = index % 3 == 1;
+    conv t = {
+        .v = make_windows(!planar && rnd() & 1), .depthwise = index % 3 == 0, .packed = planar || rnd() & 1, .planar = planar};
+    t.groups = t.depthwise ? 2 + upto(40) : planar ? 1 : 1 + upto(3), t.cg = t.depthwise ? 1 : 1 + upto(7);
     t.og = t.depthwise ? 1 : 1 + upto(20);
     const int64_t c = t.groups * t.cg, e = t.groups * t.og, outs = t.v.images * positions(t.v.out);
     const int64_t og = t.depthwise ? e : t.og, each = fr_round_up(og, 16), groups = t.depthwise ? 1 : t.groups;
@@ -233,15 +250,18 @@ static void test_conv(int64_t index) {
     for (int64_t j = 0; j < e; j++)
         bias[j / og * each + j % og] = t.bias[j];
     pb *b = pb_new();
-    const int32_t x = tensor(b, FRUGAL_TENSOR_INPUT, FR_F32, &t.v, t.v.in, c),
+    const int32_t x = planar ? planes(b, &t.v, c) : tensor(b, FRUGAL_TENSOR_INPUT, FR_F32, &t.v, t.v.in, c),
                   r = tensor(b, FRUGAL_TENSOR_INPUT, FR_F32, &t.v, t.v.out, e), w = weights(b, &t),
                   bt = pb_const(b, FR_F32, 0, PB_LIST(groups * each), bias, (uint64_t)(4 * groups * each)),
                   y = tensor(b, FRUGAL_TENSOR_OUTPUT, FR_F32, &t.v, t.v.out, e);
-    int64_t attrs[19] = {FRUGAL_U_RELU, 0, 0, pb_float(1.5), pb_float(0.25), t.groups, t.v.transposed};
+    int64_t attrs[19] = {FRUGAL_U_RELU, 0, 0, pb_float(1.5), pb_float(0.25), t.groups, planar ? 2 : t.v.transposed};
     const int n = 7 + list_windows(&t.v, attrs + 7, false);
     pb_step(b, t.depthwise ? FRUGAL_OP_CONV_DEPTHWISE : FRUGAL_OP_CONV, PB_LIST(x, w, bt, r), PB_LIST(y), n, attrs);
     compare(b, (const void *const[]){t.x, t.residual}, (const void *const[]){t.want}, (const size_t[]){(size_t)(outs * e) * 4}, 1,
-            t.depthwise ? "conv_depthwise" : "conv", index);
+            t.depthwise ? "conv_depthwise"
+            : planar    ? "conv of planes"
+                        : "conv",
+            index);
     free(t.x), free(t.w), free(t.bias), free(t.residual), free(t.want), free(bias);
 }
 

@@ -77,7 +77,7 @@ def test_a_chain_is_turned_once_at_each_end() -> None:
     t = net.add("Slice", t, net.const(np.array([1, 2])), net.const(np.array([30, 9])), net.const(np.array([1, 2])))
     t = net.add("Softmax", net.conv(t, 29, 5, stride=2), axis=1)
     ops = checked(net.model(t), 2, 3, 18, 22)
-    assert ops[Op.TRANSPOSE] == 2
+    assert ops[Op.TRANSPOSE] == 1, "the result's; the image is read as it is"
 
 
 def test_what_the_pool_reduces_stays_in_place() -> None:
@@ -88,7 +88,7 @@ def test_what_the_pool_reduces_stays_in_place() -> None:
     t = net.add("Mul", t, net.add("HardSigmoid", gate, alpha=0.2, beta=0.5))
     t = net.add("ReduceMean", net.conv(t, 24, 4), net.const(np.array([2, 3])), keepdims=0)
     ops = checked(net.model(t), 1, 16, 12, 20)
-    assert ops[Op.TRANSPOSE] == 1
+    assert ops[Op.TRANSPOSE] == 0
     assert ops[Op.ALIAS] <= 1
     assert ops[Op.UNARY] == 0
 
@@ -110,7 +110,52 @@ def test_resize_and_reductions_follow() -> None:
     up = net.add("Resize", t, "", net.const(np.array([1, 1, 2, 2], np.float32)), mode="nearest")
     t = net.add("ReduceMax", net.conv(up, 8, 6), net.const(np.array([1])), keepdims=1)
     ops = checked(net.model(net.conv(t, 1, 3)), 1, 4, 7, 5)
-    assert ops[Op.TRANSPOSE] == 2
+    assert ops[Op.TRANSPOSE] == 1
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+@pytest.mark.parametrize("channels", [2, 3, 16])
+@pytest.mark.parametrize("attrs", [{}, {"strides": 2}, {"dilations": 2}, {"pads": 2, "strides": 3}, {"pads": 3, "dilations": 2}])
+def test_planes_are_read_as_they_are(spatial: int, channels: int, attrs: dict[str, int]) -> None:
+    """Two convolutions of one image, one with a residual; transposes are left for the results only."""
+    net = Net(["n", channels, *(f"d{i}" for i in range(spatial))])
+    lists = {k: [v] * (spatial * (2 if k == "pads" else 1)) for k, v in attrs.items()}
+    a, b = (net.add("Conv", "x", net.random(6, channels, *kernel), net.random(6), **lists) for kernel in ([3] * spatial,) * 2)
+    ops = checked(net.model(net.add("Add", net.add("Relu", a), b)), 2, channels, *(9, 7, 8)[:spatial])
+    assert ops == {Op.CONV: 2, Op.TRANSPOSE: 1}
+
+
+def test_planes_that_others_read_or_of_many_channels() -> None:
+    """A pool wants channels last, so the convolution takes that too; many channels are transposed."""
+    net = Net([1, 3, 8, 8])
+    pool = net.add("MaxPool", "x", kernel_shape=[3, 3], pads=[1] * 4)
+    assert checked(net.model(net.conv(net.add("Add", "x", pool), 3, 4), net.conv("x", 3, 4)), 1, 3, 8, 8)[Op.CONV] == 2
+    net = Net([1, 48, 8, 8])
+    assert checked(net.model(net.conv("x", 48, 1)), 1, 48, 8, 8)[Op.TRANSPOSE] == 1
+
+
+@pytest.mark.parametrize("end", ["Flatten", "Reshape", "Squeeze"])
+def test_layouts_pass_through_views(end: str) -> None:
+    """As text recognizers end: planes of height 1 or joined, then positions by channels."""
+    net = Net(["n", 12, 1 if end == "Squeeze" else 2, "w"])
+    t = net.conv("x", 12, 8)
+    if end == "Squeeze":
+        t = net.add("Squeeze", t, net.const(np.array([2])))
+    elif end == "Reshape":
+        t = net.add("Reshape", t, net.const(np.array([0, 0, -1])))
+    else:
+        t = net.add("Unsqueeze", net.add("Flatten", t, axis=2), net.const(np.array([0])))
+        t = net.add("Reshape", t, net.const(np.array([-1, 8, 26])))
+    t = net.add("Relu", net.add("Transpose", t, perm=[0, 2, 1]))
+    ops = checked(net.model(net.add("MatMul", t, net.random(8, 5))), 2, 12, 1 if end == "Squeeze" else 2, 13)
+    assert ops[Op.TRANSPOSE] == (2 if end == "Flatten" else 0), "images and channels joined tear the pixels apart"
+
+
+def test_a_flattened_image_is_transposed_back() -> None:
+    net = Net(["n", 3, 4, 5])
+    t = net.add("Flatten", net.add("Relu", net.conv("x", 3, 6)))
+    ops = checked(net.model(net.add("MatMul", t, net.random(120, 3))), 2, 3, 4, 5)
+    assert ops[Op.TRANSPOSE] == 1
 
 
 def test_an_inner_result_that_the_caller_reads() -> None:

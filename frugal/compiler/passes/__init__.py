@@ -18,6 +18,7 @@ from .integer_linear import fuse_integer_scales
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
 from .one_hot import gather_one_hot
+from .planes import read_planes
 from .spelled_attention import fuse_spelled_attention
 from .views import shorten_views
 
@@ -39,6 +40,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     fuse_epilogues,
     join_qkv,
     fuse_residual_norms,
+    read_planes,
 )
 
 
