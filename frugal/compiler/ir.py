@@ -409,6 +409,7 @@ class Graph:
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     output_names: list[str] = field(default_factory=list)
+    output_dims: list[list[str]] = field(default_factory=list)  # what the model calls the dims of each output; "": nothing
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # for `frugal inspect`: what stayed float, and why
     guards: list[Tensor] = field(default_factory=list)  # kept though nobody reads them: steps that some inputs have to stop at

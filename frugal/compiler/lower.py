@@ -367,6 +367,7 @@ class Lowering:
                 raise InvalidModel(f"{self.source.name}: output '{output.name}' is written by no node")
             self.graph.outputs.append(self.materialize(tensor))
             self.graph.output_names.append(output.name)
+            self.graph.output_dims.append([d.dim_param for d in output.type.tensor_type.shape.dim])
         return self.graph
 
     def _inputs(self, proto: onnx.GraphProto) -> None:

@@ -45,6 +45,7 @@ class _Dims:
     index: dict[Tensor, int]
     records: list[bytes] = field(default_factory=list)
     known: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    named: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def _record(self, op: str, a: int, b: int, name: str = "") -> int:
         key = (DIM_OPS[op], a, b)
@@ -61,6 +62,17 @@ class _Dims:
         minus = [(m, -c) for m, c in dim.terms if c < 0]
         total = self._sum(plus) if plus else 0
         return self._record("sub", total, self._sum(minus)) if minus else total
+
+    def called(self, dim: Dim, name: str) -> int:
+        """The same under a name: a record of its own, as other tensors may have the dim under another name, or none."""
+        number = self.add(dim)
+        if number >= 0 or not name:
+            return number
+        op, _, a, b = struct.unpack("<IIqq", self.records[-1 - number])
+        if (number, name) not in self.named:
+            self.named[number, name] = -1 - len(self.records)
+            self.records.append(struct.pack("<IIqq", op, self.text.add(name), a, b))
+        return self.named[number, name]
 
     def _sum(self, terms: list[tuple[tuple[Any, ...], int]]) -> int:
         parts = [self._product(monomial, coefficient) for monomial, coefficient in terms]
@@ -133,16 +145,13 @@ class _Writer:
         elif tensor.weight is not None or tensor.const is not None:
             kind = CONST
             offset, size = self._place(tensor)
-        name = self.text.add(self._name(tensor))
-        shape = [self.dims.add(d) for d in tensor.shape] + [0] * (MAX_RANK - tensor.rank)
+        output = next((i for i, t in enumerate(self.graph.outputs) if t is tensor), None)
+        name = self.text.add(tensor.name if output is None else self.graph.output_names[output])
+        called = [] if output is None else self.graph.output_dims[output]
+        called = called if len(called) == tensor.rank else [""] * tensor.rank
+        shape = [self.dims.called(*d) for d in zip(tensor.shape, called, strict=True)] + [0] * (MAX_RANK - tensor.rank)
         head = struct.pack("<BBBBIQQiI", tensor.dtype, kind, tensor.rank, tensor.layout, name, offset, size, alias, 0)
         return head + struct.pack("<8q", *shape)
-
-    def _name(self, tensor: Tensor) -> str:
-        for output, name in zip(self.graph.outputs, self.graph.output_names, strict=True):
-            if output is tensor:
-                return name
-        return tensor.name
 
     def _attr(self, value: Any) -> bytes:
         if isinstance(value, float):

@@ -67,7 +67,7 @@ enum frugal_dim_op { /* a and b are dims, except for INPUT; every result must li
 
 typedef struct frugal_plan_dim {
     uint32_t op;
-    uint32_t name; /* string; for INPUT the symbol's name */
+    uint32_t name; /* string: the symbol's name (INPUT), or what the model calls this dim of an output */
     int64_t a, b;
 } frugal_plan_dim;
 _Static_assert(sizeof(frugal_plan_dim) == 24, "plan dim");

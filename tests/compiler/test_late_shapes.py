@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import frugal
 
@@ -145,3 +145,32 @@ def test_two_models_of_one_shape_do_not_mix() -> None:
     for _ in range(2):
         same("Reshape", [X, [4, 6]])
         same("Reshape", [X, [6, 4]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "size"),
+    [
+        ("NonZero", [2, "found"], None),
+        ("NonZero", [2, None], None),
+        ("Relu", ["rows", 3], 4),
+        ("Relu", ["n", "k"], 4),
+        ("Relu", None, 4),
+    ],
+)
+def test_dims_of_an_output_are_called_as_the_model_does(kind: str, declared: list[Any] | None, size: int | None) -> None:
+    """As onnxruntime reports them; a name of an output changes none of an input, nor the result."""
+    ort = pytest.importorskip("onnxruntime")
+    b = Builder(18)
+    x, other = b.input("x", ["n", 3]), b.input("other", ["n"])
+    results = [b.op(kind, x), b.op("Neg", other)]
+    model = b.model(*results)
+    for output, dims in zip(model.graph.output, (declared, ["n"]), strict=True):
+        elem = TensorProto.INT64 if kind == "NonZero" and output.name == results[0] else TensorProto.FLOAT
+        output.CopyFrom(helper.make_tensor_value_info(output.name, elem, dims))
+    session, reference = (make.InferenceSession(model.SerializeToString()) for make in (frugal, ort))
+    assert [o.shape for o in session.get_outputs()] == [o.shape for o in reference.get_outputs()]
+    assert session.get_inputs()[0].shape == ["n", 3]
+    feeds = {"x": RNG.standard_normal((4, 3)).astype(np.float32), "other": np.ones(4, np.float32)}
+    for got, want in zip(session.run(None, feeds), reference.run(None, feeds), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert size is None or session.run(None, feeds)[0].shape[0] == size
