@@ -250,62 +250,152 @@ static void widen_panel(int16_t *d, const int8_t *p, int64_t kp) {
         _mm256_store_si256((void *)(d + 48), _mm256_srai_epi16(_mm256_shuffle_epi8(w1, hi), 8));
     }
 }
-static void widen_tokens(int16_t *d, const int8_t *q, int64_t n) {
-    for (int64_t i = 0; i < n; i += 16) {
-        _mm256_store_si256((void *)(d + i), _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(q + i))));
-    }
-}
-
 #define MAC(s, w, x)                                                                                                             \
     do {                                                                                                                         \
         s = viadd(s, _mm256_madd_epi16(w, x));                                                                                   \
         KEEP(s);                                                                                                                 \
     } while (0)
-/* 16 rows x N tokens: 12 int32 accumulators, 2 weights, 1 broadcast and 1 product fill the 16 registers. */
-INLINE void w8_tile(float *t, const int16_t *d, const float *wscale, const int16_t *x, const float *scale, int64_t kp,
-                    const int N) {
-    vi s0[6], s1[6];
-    UNROLL for (int i = 0; i < N; i++) { s0[i] = s1[i] = viset(0); }
-    for (int64_t k = 0; k < kp; k += 2, d += 32) {
-        const vi w0 = LD(d), w1 = LD(d + 16);
-        UNROLL for (int i = 0; i < N; i++) {
-            const vi q = bc4(x + i * kp + k);
-            MAC(s0[i], w0, q);
-            MAC(s1[i], w1, q);
+
+/* Two products by one multiplication (Winograd 1968):  x0 w0 + x1 w1 = (x0 + w1)(x1 + w0) - x0 x1 - w0 w1.  pmaddwd does it for
+ * four k and 8 rows; the products of tokens alone and of weights alone are taken off once.  pmaddwd and paddd alone reach 80 % of
+ * what Zen's four pipes can do, since additions take the two pipes that multiply; with two cheap additions for every other
+ * multiplication they are all busy (+24 %).  On three pipes both ways take the same number of operations.
+ *
+ * All sums are modulo 2^32, and the result is what int32 holds. */
+enum { PAIRED = FR_BLOCK / 2 * FR_PANEL }; /* dwords of a block of a paired panel */
+/* Odd and even bytes of the dwords of v as pairs of int16. */
+INLINE vi odd_bytes(vi v) { return _mm256_srai_epi16(v, 8); }
+INLINE vi even_bytes(vi v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
+
+/* A panel [kp/4][16][4] of int8 to pairs of int16 [kp/4][odd, even][16][2]; less[nb][16] or, by token, less[16]: minus the sums
+ * of w0 w1 over blocks. */
+static void pair_panel(int16_t *d, int32_t *less, const int8_t *p, int64_t nb, const int blocked) {
+    vi l0 = viset(0), l1 = viset(0);
+    for (int64_t b = 0; b < nb; b++) {
+        for (int k = 0; k < 8; k++, p += 64, d += 64) {
+            const vi w0 = LD(p), w1 = LD(p + 32), o0 = odd_bytes(w0), o1 = odd_bytes(w1), e0 = even_bytes(w0),
+                     e1 = even_bytes(w1);
+            _mm256_store_si256((void *)d, o0);
+            _mm256_store_si256((void *)(d + 16), o1);
+            _mm256_store_si256((void *)(d + 32), e0);
+            _mm256_store_si256((void *)(d + 48), e1);
+            l0 = visub(l0, _mm256_madd_epi16(o0, e0));
+            l1 = visub(l1, _mm256_madd_epi16(o1, e1));
         }
-    }
-    UNROLL for (int i = 0; i < N; i++) {
-        vst(t + 16 * i, vmul(vcvt(s0[i]), vmul(vld(wscale), vset(scale[i]))));
-        vst(t + 16 * i + 8, vmul(vcvt(s1[i]), vmul(vld(wscale + 8), vset(scale[i]))));
+        if (blocked || b + 1 == nb) {
+            _mm256_store_si256((void *)less, l0);
+            _mm256_store_si256((void *)(less + 8), l1);
+            less += 16;
+            l0 = l1 = viset(0);
+        }
     }
 }
-/* The blocked form, 16 rows x N <= 3 tokens: the int32 dots of a block and the float sums both stay in registers, and a step of
- * 2 k loads 2 weights and N tokens for 2 N products (8 rows x 6 tokens would load 7 for 6, more than two load ports can give). */
-INLINE void w8_tile_blocked(float *t, const int16_t *d, const float *wscale, const int16_t *x, const float *scale, int64_t kp,
-                            const int N) {
-    const int64_t nb = kp / FR_BLOCK;
-    vf f0[3], f1[3];
-    vi s0[3], s1[3];
-    UNROLL for (int i = 0; i < N; i++) { f0[i] = f1[i] = vset(0.0f); }
-    for (int64_t b = 0; b < nb; b++, x += FR_BLOCK) {
-        UNROLL for (int i = 0; i < N; i++) { s0[i] = s1[i] = viset(0); }
-        UNROLL for (int k = 0; k < FR_BLOCK; k += 2, d += 32) {
-            const vi w0 = LD(d), w1 = LD(d + 16);
-            UNROLL for (int i = 0; i < N; i++) {
-                const vi q = bc4(x + i * kp + k);
-                MAC(s0[i], w0, q);
-                MAC(s1[i], w1, q);
+/* What four tokens bring to a block, or to all blocks where there is one scale a token: the sums of x0 x1, and their scales. */
+typedef struct four {
+    int32_t less[4];
+    float scale[4];
+} four;
+/* 32 k of four tokens, q bytes apart, to pairs of int16 [8][4][even, odd][2]; adds x0 x1 to l. */
+INLINE void pair_block(int16_t *d, vi *l, const int8_t *const *q, int64_t at) {
+    vi low[4], high[4]; /* fours of k 0, 1, 4, 5 and 2, 3, 6, 7 */
+    UNROLL for (int i = 0; i < 4; i++) {
+        const vi v = LD(q[i] + at), e = even_bytes(v), o = odd_bytes(v);
+        low[i] = _mm256_unpacklo_epi32(e, o);
+        high[i] = _mm256_unpackhi_epi32(e, o);
+        l[i] = viadd(l[i], _mm256_madd_epi16(e, o));
+    }
+    UNROLL for (int k = 0; k < 4; k++) { /* fours of k k and k + 4 */
+        const vi *v = k < 2 ? low : high;
+        const vi a = k % 2 ? _mm256_unpackhi_epi64(v[0], v[1]) : _mm256_unpacklo_epi64(v[0], v[1]);
+        const vi b = k % 2 ? _mm256_unpackhi_epi64(v[2], v[3]) : _mm256_unpacklo_epi64(v[2], v[3]);
+        _mm256_store_si256((void *)(d + 16 * k), _mm256_permute2x128_si256(a, b, 0x20));
+        _mm256_store_si256((void *)(d + 16 * (k + 4)), _mm256_permute2x128_si256(a, b, 0x31));
+    }
+}
+/* Tokens to pairs of int16, by fours (the last ones again where there are no four): [m/4][kp/4][4][even, odd][2]; to[m/4][nb] or,
+ * by token, to[m/4]. */
+static void pair_tokens(int16_t *d, four *to, const fr_act8 *a, int64_t m0, int64_t m) {
+    const int64_t nb = a->kp / FR_BLOCK, last = m0 + m - 1, steps = a->blocked ? nb : 1;
+    for (int64_t i = m0; i <= last; i += 4) {
+        const int8_t *q[4];
+        const float *scale[4];
+        vi l[4] = {viset(0), viset(0), viset(0), viset(0)};
+        for (int r = 0; r < 4; r++) {
+            const int64_t token = i + r < last ? i + r : last;
+            q[r] = a->q + token * a->kp;
+            scale[r] = a->scale + token * steps;
+        }
+        for (int64_t b = 0; b < nb; b++, d += 4 * FR_BLOCK) {
+            pair_block(d, l, q, b * FR_BLOCK);
+            if (a->blocked || b + 1 == nb) {
+                const vi sum = _mm256_hadd_epi32(_mm256_hadd_epi32(l[0], l[1]), _mm256_hadd_epi32(l[2], l[3]));
+                _mm_storeu_si128((void *)to->less, _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
+                for (int r = 0; r < 4; r++) {
+                    to->scale[r] = scale[r][a->blocked ? b : 0];
+                    l[r] = viset(0);
+                }
+                to++;
             }
         }
+    }
+}
+
+/* What w8_tile reads: a paired panel, four paired tokens, what to take off. */
+typedef struct paired {
+    const int16_t *w, *x;
+    const int32_t *less;
+    const four *four;
+    const float *wscale;
+    int64_t nb;
+} paired;
+/* One block of 16 rows x N tokens: eight steps of four k. */
+INLINE void w8_block(vi *s0, vi *s1, const int16_t *w, const int16_t *x, const int N) {
+    UNROLL for (int k = 0; k < 8; k++, w += 64, x += 16) {
+        const vi o0 = LD(w), o1 = LD(w + 16), e0 = LD(w + 32), e1 = LD(w + 48);
         UNROLL for (int i = 0; i < N; i++) {
-            const vf s = vset(scale[i * nb + b]);
-            f0[i] = vfma(s, vcvt(s0[i]), f0[i]);
-            f1[i] = vfma(s, vcvt(s1[i]), f1[i]);
+            const vi even = bc4(x + 4 * i), odd = bc4(x + 4 * i + 2);
+            MAC(s0[i], _mm256_add_epi16(even, o0), _mm256_add_epi16(odd, e0));
+            MAC(s1[i], _mm256_add_epi16(even, o1), _mm256_add_epi16(odd, e1));
+        }
+    }
+}
+/* 16 rows x N <= 4 tokens: 8 int32 accumulators, 4 weights, 2 broadcasts and 2 sums fill the 16 registers; the float sums of
+ * blocks wait in memory. */
+INLINE void w8_tile(float *t, const paired *p, const int N, const int blocked) {
+    const int16_t *w = p->w, *x = p->x;
+    const int32_t *less = p->less;
+    const four *four = p->four;
+    const vf w0 = vld(p->wscale), w1 = vld(p->wscale + 8);
+    vi s0[4], s1[4];
+    vf f0[4], f1[4];
+    UNROLL for (int i = 0; i < N; i++) {
+        f0[i] = f1[i] = vset(0.0f);
+        s0[i] = visub(LD(less), viset(four->less[i]));
+        s1[i] = visub(LD(less + 8), viset(four->less[i]));
+    }
+    for (int64_t b = p->nb; b > 0; b--, w += 2 * PAIRED, x += 4 * FR_BLOCK) {
+        w8_block(s0, s1, w, x, N);
+        if (blocked) {
+            UNROLL for (int i = 0; i < N; i++) {
+                const vf s = vset(four->scale[i]);
+                f0[i] = vfma(s, vcvt(s0[i]), f0[i]);
+                f1[i] = vfma(s, vcvt(s1[i]), f1[i]);
+                KEEP(f0[i]);
+                KEEP(f1[i]);
+            }
+            if (b > 1) {
+                less += 16, four++;
+                UNROLL for (int i = 0; i < N; i++) {
+                    s0[i] = visub(LD(less), viset(four->less[i]));
+                    s1[i] = visub(LD(less + 8), viset(four->less[i]));
+                }
+            }
         }
     }
     UNROLL for (int i = 0; i < N; i++) {
-        vst(t + 16 * i, vmul(f0[i], vld(wscale)));
-        vst(t + 16 * i + 8, vmul(f1[i], vld(wscale + 8)));
+        const vf s = vset(four->scale[i]);
+        vst(t + 16 * i, blocked ? vmul(f0[i], w0) : vmul(vcvt(s0[i]), vmul(w0, s)));
+        vst(t + 16 * i + 8, blocked ? vmul(f1[i], w1) : vmul(vcvt(s1[i]), vmul(w1, s)));
     }
 }
 
@@ -389,28 +479,23 @@ static void w8_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t 
 }
 #undef DIRECT
 
-/* Tokens i .. i + rows - 1 of panel p, widened at d; x: the widened tokens from i on. */
-static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int16_t *d, const int16_t *x,
-                     const float *wscale, int64_t p, int64_t n, const fr_epilogue *e) {
-    const int64_t kp = a->kp, step = a->blocked ? kp / FR_BLOCK : 1;
+/* Tokens i .. i + rows - 1 of panel p; g: the panel, and the tokens from i on. */
+static void w8_group(float *y, int64_t ldy, const paired *g, int64_t i, int64_t rows, int64_t p, int64_t n, const fr_epilogue *e,
+                     int blocked) {
     float t[GROUP * 16] __attribute__((aligned(64)));
     expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
-    for (int64_t r = 0, tokens; r < rows; r += tokens) {
-        const float *s = a->scale + (i + r) * step, *ws = wscale + 16 * p;
-        tokens = even(rows - r, 6);
+    for (int64_t r = 0; r < rows; r += 4) {
+        paired at = *g;
+        at.x += r * g->nb * FR_BLOCK, at.four += r / 4 * (blocked ? g->nb : 1);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
-        if (a->blocked) {                                                                                                        \
-            const int first = (N) > 3 ? ((N) + 1) / 2 : (N); /* at most 3 tokens a call */                                       \
-            w8_tile_blocked(t + 16 * r, d, ws, x + r * kp, s, kp, first);                                                        \
-            if ((N) > 3) {                                                                                                       \
-                w8_tile_blocked(t + 16 * (r + first), d, ws, x + (r + first) * kp, s + first * step, kp, (N) - first);           \
-            }                                                                                                                    \
+        if (blocked) {                                                                                                           \
+            w8_tile(t + 16 * r, &at, N, 1);                                                                                      \
         } else {                                                                                                                 \
-            w8_tile(t + 16 * r, d, ws, x + r * kp, s, kp, N);                                                                    \
+            w8_tile(t + 16 * r, &at, N, 0);                                                                                      \
         }                                                                                                                        \
         break;
-        SIX(tokens, CASE)
+        switch (rows - r < 4 ? rows - r : 4) { CASE(1) CASE(2) CASE(3) CASE(4) }
 #undef CASE
     }
     finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
@@ -422,14 +507,18 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
         w8_few(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e);
         return;
     }
-    const int64_t kp = a->kp;
+    const int64_t kp = a->kp, nb = kp / FR_BLOCK, fours = (m1 - m0 + 3) / 4;
     int16_t *d = scratch, *tokens = d + 16 * kp;
-    widen_tokens(tokens, a->q + m0 * kp, (m1 - m0) * kp);
+    four *four = (void *)(tokens + 4 * fours * kp);
+    int32_t *less = (void *)(four + fours * nb);
+    pair_tokens(tokens, four, a, m0, m1 - m0);
     for (int64_t p = p0; p < p1; p++) {
-        widen_panel(d, w + p * 16 * kp, kp);
+        pair_panel(d, less, w + p * 16 * kp, nb, a->blocked);
         for (int64_t i = m0, rows; i < m1; i += rows) {
-            rows = even(m1 - i, GROUP);
-            w8_group(y, ldy, a, i, rows, d, tokens + (i - m0) * kp, wscale, p, n, e);
+            const int64_t r = i - m0;
+            const paired g = {d, tokens + r * kp, less, four + r / 4 * (a->blocked ? nb : 1), wscale + 16 * p, nb};
+            rows = m1 - i < GROUP ? m1 - i : GROUP;
+            w8_group(y, ldy, &g, i, rows, p, n, e, a->blocked);
         }
     }
 }
@@ -556,10 +645,11 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     }
 }
 
-/* A widened panel and widened tokens; the repacked tokens of gemm_w4 need less. */
+/* A paired panel, paired tokens and what to take off of both; the repacked tokens of gemm_w4 need less. */
 static size_t scratch_bytes(int64_t m, int64_t k) {
     const int64_t kp = (k + FR_BLOCK - 1) / FR_BLOCK * FR_BLOCK;
-    return (size_t)(32 * kp + 2 * m * kp + 64);
+    const int64_t fours = (m + 3) / 4;
+    return (size_t)(32 * kp + 8 * fours * kp + kp / FR_BLOCK * (64 + 32 * fours));
 }
 
 /* ---- integer convolution ---- */
