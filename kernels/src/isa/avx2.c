@@ -525,122 +525,194 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
 
 /* ---- int4 weights ---- */
 
-/* s (int16) += w (u8, <= 15) . x (s8): eight steps of at most 3810 fit. */
-#define STEP(s, w, x)                                                                                                            \
-    do {                                                                                                                         \
-        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(w, x));                                                                     \
-        KEEP(s);                                                                                                                 \
-    } while (0)
 /* Zero points and scales of rows 8 h .. 8 h + 7 of a block. */
 OP vi w4_zero(const uint8_t *c, int h) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(c + 288 + 8 * h))); }
 OP vf w4_scale(const uint8_t *c, int h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(c + 256 + 16 * h))); }
-/* fma(wscale * scale, dot - zero * sum, f); zero and sum fit the low 16 bits. */
+/* fma(wscale * scale, dot - zero * sum, f); s: int16 (eight steps of at most 3810 fit), of which the dot is the sum of pairs;
+ * zero and sum fit the low 16 bits. */
 OP vf w4_finish(vi s, vi zero, vf wscale, int32_t sum, float scale, vf f) {
     const vi d = visub(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), _mm256_madd_epi16(zero, viset(sum)));
     return vfma(vmul(wscale, vset(scale)), vcvt(d), f);
 }
 
-/* One token, weights straight from memory, S distant streams of panels. */
-INLINE void w4_one(float *t, const uint8_t *w, int64_t stride, const fr_act8 *a, int64_t i, const int S) {
-    const int64_t nb = a->kp / FR_BLOCK;
+/* Few tokens, weights straight from memory: S distant streams of panels x N tokens; results to t[S][N][16]. */
+INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 *a, int64_t m0, const int S, const int N) {
+    const int64_t nb = a->kp / FR_BLOCK, step = a->blocked ? 1 : 0;
+    const float *scale = a->scale + m0 * (a->blocked ? nb : 1);
+    const int32_t *sum = a->sum + m0 * nb;
+    const int8_t *x = a->q + m0 * a->kp;
     const vi m = _mm256_set1_epi8(15);
     vf f[8];
-    UNROLL for (int c = 0; c < 2 * S; c++) { f[c] = vset(0.0f); }
-    for (int64_t b = 0; b < nb; b++) {
-        const int8_t *x = a->q + i * a->kp + b * FR_BLOCK;
+    UNROLL for (int c = 0; c < 2 * S * N; c++) { f[c] = vset(0.0f); }
+    for (int64_t b = 0; b < nb; b++, w += FR_W4_BLOCK, x += FR_BLOCK, sum++, scale += step) {
         UNROLL for (int c = 0; c < 2 * S; c++) {
-            const uint8_t *block = w + c / 2 * stride + b * FR_W4_BLOCK, *p = block + c % 2 * 32;
-            vi q = LD(p), s = _mm256_maddubs_epi16(viand(q, m), bc4(x));
-            vi u = _mm256_maddubs_epi16(viand(_mm256_srli_epi16(q, 4), m), bc4(x + 16));
-            UNROLL for (int v = 1; v < 4; v++) {
-                q = LD(p + 64 * v);
-                STEP(s, viand(q, m), bc4(x + 4 * v));
-                STEP(u, viand(_mm256_srli_epi16(q, 4), m), bc4(x + 16 + 4 * v));
-                _mm_prefetch((const char *)p + 960 + 64 * v, _MM_HINT_T0);
+            const uint8_t *block = w + c / 2 * stride;
+            vi s[3], u[3];
+            UNROLL for (int v = 0; v < 4; v++) {
+                const vi q = LD(block + 64 * v + 32 * (c % 2)), low = viand(q, m), high = viand(_mm256_srli_epi16(q, 4), m);
+                UNROLL for (int i = 0; i < N; i++) {
+                    const vi d = _mm256_maddubs_epi16(low, bc4(x + i * a->kp + 4 * v));
+                    const vi g = _mm256_maddubs_epi16(high, bc4(x + i * a->kp + 16 + 4 * v));
+                    s[i] = v > 0 ? _mm256_add_epi16(s[i], d) : d;
+                    u[i] = v > 0 ? _mm256_add_epi16(u[i], g) : g;
+                    KEEP(s[i]);
+                    KEEP(u[i]);
+                }
+                if (c % 2 == 0 || v == 0) { /* the 5 lines that a block touches */
+                    _mm_prefetch((const char *)block + 960 + 64 * (c % 2 ? 4 : v), _MM_HINT_T0);
+                }
             }
-            const float scale = a->blocked ? a->scale[i * nb + b] : a->scale[i];
-            f[c] =
-                w4_finish(_mm256_add_epi16(s, u), w4_zero(block, c % 2), w4_scale(block, c % 2), a->sum[i * nb + b], scale, f[c]);
+            UNROLL for (int i = 0; i < N; i++) {
+                f[c / 2 * N * 2 + 2 * i + c % 2] =
+                    w4_finish(_mm256_add_epi16(s[i], u[i]), w4_zero(block, c % 2), w4_scale(block, c % 2), sum[i * nb],
+                              scale[i * (a->blocked ? nb : 1)], f[c / 2 * N * 2 + 2 * i + c % 2]);
+            }
         }
     }
-    UNROLL for (int c = 0; c < 2 * S; c++) { vst(t + 8 * c, f[c]); }
+    UNROLL for (int c = 0; c < 2 * S * N; c++) { vst(t + 8 * c, f[c]); }
 }
 
-enum { W4_TILE = 32 };
-/* Block b of half a panel, unpacked into 8 registers, times N <= W4_TILE tokens at x (32 bytes each), two at a time. */
-static void w4_half(float *t, const uint8_t *block, int h, const int8_t *x, const float *scale, const int32_t *sum, int N) {
-    const vi m = _mm256_set1_epi8(15), z = w4_zero(block, h);
-    const vf ws = w4_scale(block, h);
-    vi v[8];
-    UNROLL for (int i = 0; i < 4; i++) {
-        const vi q = LD(block + 64 * i + 32 * h);
-        v[i] = viand(q, m);
-        v[i + 4] = viand(_mm256_srli_epi16(q, 4), m);
-    }
-    int i = 0;
-    for (; i + 2 <= N; i += 2, x += 64, t += 32) {
-        vi s = _mm256_maddubs_epi16(v[0], bc4(x)), u = _mm256_maddubs_epi16(v[0], bc4(x + 32));
-        KEEP(s);
-        KEEP(u);
-        UNROLL for (int k = 1; k < 8; k++) {
-            STEP(s, v[k], bc4(x + 4 * k));
-            STEP(u, v[k], bc4(x + 32 + 4 * k));
+/* Many tokens.  They are the unsigned operand, plus 128, and the weights lose their zero points: a pair is at most
+ * 2 * 255 * 15 < 2^15.  Sums are modulo 2^16 and start at -128 times the sum of their 16 weights, so that what they end at is the
+ * exact 16 * 127 * 15 < 2^15 at most.  The 8 registers hold 16 rows x 16 k: of the two halves of a block's k, the first leaves
+ * its sums in memory (8 rows x 32 k would broadcast every token twice and fill the load ports). */
+typedef struct ready4 {
+    int8_t w[2][4][2][32]; /* half, step of 4 k, half of the rows; code - zero */
+    int16_t less[2][16];
+    float scale[16];
+} ready4;
+enum { W4_TILE = 96 };
+static __attribute__((noinline)) void w4_prepare(ready4 *r, const uint8_t *block) {
+    const vi m = _mm256_set1_epi8(15), bias = _mm256_set1_epi8(-128);
+    const vi zero = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(block + 288)));
+    for (int h = 0; h < 2; h++) {
+        vi less = viset(0);
+        const vi rows =
+            vior(_mm256_setr_epi32(0, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505, 0x06060606, 0x07070707),
+                 _mm256_set1_epi8((char)(8 * h)));
+        const vi z = _mm256_shuffle_epi8(zero, rows);
+        UNROLL for (int v = 0; v < 4; v++) {
+            const vi q = LD(block + 64 * v + 32 * h);
+            const vi low = _mm256_sub_epi8(viand(q, m), z), high = _mm256_sub_epi8(viand(_mm256_srli_epi16(q, 4), m), z);
+            _mm256_store_si256((void *)r->w[0][v][h], low);
+            _mm256_store_si256((void *)r->w[1][v][h], high);
+            less = _mm256_sub_epi16(less, _mm256_maddubs_epi16(bias, low));
+            less = _mm256_sub_epi16(less, _mm256_maddubs_epi16(bias, high));
         }
-        vst(t, w4_finish(s, z, ws, sum[i], scale[i], vld(t)));
-        vst(t + 16, w4_finish(u, z, ws, sum[i + 1], scale[i + 1], vld(t + 16)));
+        _mm256_store_si256((void *)r->less[h], less);
+        vst(r->scale + 8 * h, w4_scale(block, h));
     }
-    if (i < N) {
-        vi s = _mm256_maddubs_epi16(v[0], bc4(x));
-        UNROLL for (int k = 1; k < 8; k++) { STEP(s, v[k], bc4(x + 4 * k)); }
-        vst(t, w4_finish(s, z, ws, sum[i], scale[i], vld(t)));
+}
+/* 16 k of a block for N tokens side by side, their bytes at x: adds to s[token][half of the rows]. */
+INLINE void w4_steps(vi *s, const vi *w, const uint8_t *x, const int N) {
+    UNROLL for (int v = 0; v < 4; v++) {
+        UNROLL for (int c = 0; c < 2 * N; c++) {
+            s[c] = _mm256_add_epi16(s[c], _mm256_maddubs_epi16(bc4(x + 32 * (c / 2) + 4 * v), w[2 * v + c % 2]));
+            KEEP(s[c]);
+        }
+    }
+}
+INLINE void w4_first(int16_t *part, const ready4 *r, const vi *w, const uint8_t *x, const int N) {
+    vi s[4];
+    UNROLL for (int c = 0; c < 2 * N; c++) { s[c] = LD(r->less[c % 2]); }
+    w4_steps(s, w, x, N);
+    UNROLL for (int c = 0; c < 2 * N; c++) { _mm256_store_si256((void *)(part + 16 * c), s[c]); }
+}
+INLINE void w4_second(float *t, const int16_t *part, const ready4 *r, const vi *w, const uint8_t *x, const float *scale,
+                      const int N) {
+    vi s[4];
+    UNROLL for (int c = 0; c < 2 * N; c++) { s[c] = LD(part + 16 * c); }
+    w4_steps(s, w, x + 16, N);
+    UNROLL for (int c = 0; c < 2 * N; c++) {
+        const vf d = vcvt(_mm256_madd_epi16(s[c], _mm256_set1_epi16(1)));
+        vst(t + 8 * c, vfma(vmul(vld(r->scale + 8 * (c % 2)), vset(scale[c / 2])), d, vld(t + 8 * c)));
+    }
+}
+/* A block for n tokens, two at a time: x their 32 bytes plus 128 each, t their float sums. */
+static __attribute__((noinline)) void w4_block(float *t, const ready4 *r, const uint8_t *x, const float *scale, int64_t n) {
+    int16_t part[W4_TILE * 32] __attribute__((aligned(64)));
+    vi w[8];
+    int64_t i = 0;
+    UNROLL for (int v = 0; v < 8; v++) { w[v] = LD(r->w[0][v / 2][v % 2]); }
+    for (; i + 2 <= n; i += 2) {
+        w4_first(part + 32 * i, r, w, x + 32 * i, 2);
+    }
+    if (i < n) {
+        w4_first(part + 32 * i, r, w, x + 32 * i, 1);
+    }
+    UNROLL for (int v = 0; v < 8; v++) { w[v] = LD(r->w[1][v / 2][v % 2]); }
+    for (i = 0; i + 2 <= n; i += 2) {
+        w4_second(t + 16 * i, part + 32 * i, r, w, x + 32 * i, scale + i, 2);
+    }
+    if (i < n) {
+        w4_second(t + 16 * i, part + 32 * i, r, w, x + 32 * i, scale + i, 1);
     }
 }
 
-/* Activations with the blocks outermost, so that a tile of tokens reads one stretch: q [nb][m][32], scale, sum [nb][m]. */
-static void w4_repack(int8_t *q, float *scale, int32_t *sum, const fr_act8 *a, int64_t m0, int64_t m1) {
+/* Activations plus 128 with the blocks outermost, so that a tile of tokens reads one stretch: q [nb][m][32], scale [nb][m]. */
+static void w4_repack(uint8_t *q, float *scale, const fr_act8 *a, int64_t m0, int64_t m1) {
     const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t b = 0; b < nb; b++) {
-            _mm256_store_si256((void *)(q + (b * m + i) * 32), LD(a->q + (m0 + i) * a->kp + b * FR_BLOCK));
+            const vi v = vixor(LD(a->q + (m0 + i) * a->kp + b * FR_BLOCK), _mm256_set1_epi8(-128));
+            _mm256_store_si256((void *)(q + (b * m + i) * 32), v);
             scale[b * m + i] = a->blocked ? a->scale[(m0 + i) * nb + b] : a->scale[m0 + i];
-            sum[b * m + i] = a->sum[(m0 + i) * nb + b];
         }
     }
 }
+
+#define DIRECT(S, N)                                                                                                             \
+    do {                                                                                                                         \
+        const int64_t l = (p1 - p0) / (S), ps = a->kp / FR_BLOCK * FR_W4_BLOCK;                                                  \
+        for (int64_t p = p0; p < p0 + l; p++) {                                                                                  \
+            w4_direct(t, w + p * ps, l * ps, a, m0, S, N);                                                                       \
+            for (int c = 0; c < (S); c++) {                                                                                      \
+                finish_tile(y, ldy, t + 16 * (N) * c, 1, 16, N, m0, 16 * (p + c * l), n, e);                                     \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        p0 += (S) * l;                                                                                                           \
+    } while (0)
+static void w4_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                   int64_t n, const fr_epilogue *e) {
+    float t[64] __attribute__((aligned(64)));
+    switch (m1 - m0) {
+    case 1:
+        DIRECT(4, 1);
+        DIRECT(1, 1);
+        break;
+    case 2:
+        DIRECT(2, 2);
+        DIRECT(1, 2);
+        break;
+    case 3:
+        DIRECT(1, 3);
+        break;
+    }
+}
+#undef DIRECT
 
 static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
                     int64_t n, const fr_epilogue *e, void *scratch) {
     const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0, ps = nb * FR_W4_BLOCK;
     float t[W4_TILE * 16] __attribute__((aligned(64)));
-    if (m == 1) {
-        const int64_t l = (p1 - p0) / 4;
-        for (int64_t p = p0; p < p0 + l; p++) {
-            w4_one(t, w + p * ps, l * ps, a, m0, 4);
-            for (int c = 0; c < 4; c++) {
-                finish_tile(y, ldy, t + 16 * c, 1, 16, 1, m0, 16 * (p + c * l), n, e);
-            }
-        }
-        for (int64_t p = p0 + 4 * l; p < p1; p++) {
-            w4_one(t, w + p * ps, 0, a, m0, 1);
-            finish_tile(y, ldy, t, 1, 16, 1, m0, 16 * p, n, e);
-        }
+    if (m <= 3) {
+        w4_few(y, ldy, a, m0, m1, w, p0, p1, n, e);
         return;
     }
-    int8_t *q = scratch;
+    uint8_t *q = scratch;
     float *scale = (void *)(q + m * a->kp);
-    int32_t *sum = (void *)(scale + m * nb);
-    w4_repack(q, scale, sum, a, m0, m1);
-    for (int64_t i = 0; i < m; i += W4_TILE) {
-        const int rows = m - i < W4_TILE ? (int)(m - i) : W4_TILE;
+    ready4 ready __attribute__((aligned(64)));
+    w4_repack(q, scale, a, m0, m1);
+    for (int64_t i = 0, rows; i < m; i += rows) {
+        rows = even(m - i, W4_TILE);
         for (int64_t p = p0; p < p1; p++) {
-            expect_tile(y, ldy, 1, 16, rows, m0 + i, 16 * p, e);
-            memset(t, 0, sizeof t);
+            expect_tile(y, ldy, 1, 16, (int)rows, m0 + i, 16 * p, e);
+            memset(t, 0, (size_t)rows * 16 * sizeof *t);
             for (int64_t b = 0; b < nb; b++) {
-                const int64_t at = b * m + i;
-                w4_half(t, w + p * ps + b * FR_W4_BLOCK, 0, q + at * 32, scale + at, sum + at, rows);
-                w4_half(t + 8, w + p * ps + b * FR_W4_BLOCK, 1, q + at * 32, scale + at, sum + at, rows);
+                w4_prepare(&ready, w + p * ps + b * FR_W4_BLOCK);
+                w4_block(t, &ready, q + (b * m + i) * 32, scale + b * m + i, rows);
             }
-            finish_tile(y, ldy, t, 1, 16, rows, m0 + i, 16 * p, n, e);
+            finish_tile(y, ldy, t, 1, 16, (int)rows, m0 + i, 16 * p, n, e);
         }
     }
 }
