@@ -710,6 +710,9 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
             memset(t, 0, (size_t)rows * 16 * sizeof *t);
             for (int64_t b = 0; b < nb; b++) {
                 w4_prepare(&ready, w + p * ps + b * FR_W4_BLOCK);
+                for (int l = 0; l < 5; l++) { /* the lines of the next block */
+                    _mm_prefetch((const char *)w + p * ps + (b + 1) * FR_W4_BLOCK + 64 * l, _MM_HINT_T0);
+                }
                 w4_block(t, &ready, q + (b * m + i) * 32, scale + b * m + i, rows);
             }
             finish_tile(y, ldy, t, 1, 16, (int)rows, m0 + i, 16 * p, n, e);
