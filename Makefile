@@ -80,11 +80,13 @@ test-cross: tools
 	  set -e; quick=""; \
 	  cmake -S kernels -B $(BUILD)/aarch64 -DFRUGAL_WERROR=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	    -DCMAKE_C_COMPILER=$(CROSS_CC) -DCMAKE_EXE_LINKER_FLAGS=-static >/dev/null; \
-	  cmake --build $(BUILD)/aarch64 -j $(JOBS) --target test_isa test_session test_conv test_qconv test_control; \
+	  cmake --build $(BUILD)/aarch64 -j $(JOBS) --target test_isa test_session test_conv test_qconv test_control \
+	    test_recurrent test_index test_spatial; \
 	  for cpu in cortex-a53 cortex-a76 max; do \
 	    echo "aarch64, $$cpu:"; \
 	    $$qemu -cpu $$cpu $(BUILD)/aarch64/test_isa $$quick; \
 	    for program in test_session test_conv test_qconv test_control; do $$qemu -cpu $$cpu $(BUILD)/aarch64/$$program; done; \
+	    for program in test_recurrent test_index test_spatial; do $$qemu -cpu $$cpu $(BUILD)/aarch64/$$program quick; done; \
 	    quick=quick; \
 	  done; \
 	fi; \

@@ -1,24 +1,11 @@
 /* test_control.c - blocks, variables and late dims: what they compute, in arenas of every size, and which plans are refused.
  *
  * Usage: test_control [DIRECTORY]    with a directory, every plan is also written there, as a seed for fuzz_plan. */
-#include <stdio.h>
+#include "check.h"
 
-#include "frugal.h"
-#include "plan_builder.h"
+enum { F32 = FR_F32, I64 = FR_I64, BOOL = FR_BOOL, MAX_LATE = 4096 };
 
-static int passed, failed, plans;
-static const char *seed_dir;
-#define CHECK(cond)                                                                                                              \
-    do {                                                                                                                         \
-        if (cond)                                                                                                                \
-            passed++;                                                                                                            \
-        else                                                                                                                     \
-            failed++, printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);                                                          \
-    } while (0)
-
-enum { F32 = 1, I64 = 7, BOOL = 9, MAX_LATE = 4096 };
-
-typedef struct io {
+typedef struct late_io {
     const void *in[4];
     int64_t dims[16];
     void *out[4];
@@ -27,27 +14,9 @@ typedef struct io {
     int arenas; /* that it took */
     uint64_t limit;
     frugal_error err;
-} io;
+} late_io;
 
-static void *aligned(size_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    assert(p);
-    memset(p, 0xa5, (bytes + 64) / 64 * 64); /* nothing may rely on zeros */
-    return p;
-}
-
-static void save_seed(const uint8_t *file, size_t size) {
-    char path[512];
-    if (!seed_dir)
-        return;
-    snprintf(path, sizeof path, "%s/control-%03d.frugal", seed_dir, plans++);
-    FILE *f = fopen(path, "wb");
-    assert(f);
-    fwrite(file, 1, size, f);
-    fclose(f);
-}
-
-static void take_late(const frugal_plan *plan, frugal_session *s, io *x) {
+static void take_late(const frugal_plan *plan, frugal_session *s, late_io *x) {
     int64_t n = 1;
     const int32_t rank = frugal_session_shape(s, frugal_plan_output(plan, 0), x->shape);
     for (int a = 0; a < rank; a++)
@@ -57,15 +26,15 @@ static void take_late(const frugal_plan *plan, frugal_session *s, io *x) {
 }
 
 /* One whole life of a session; frees b. */
-static frugal_status run_plan(pb *b, io *x) {
+static frugal_status run_late(pb *b, late_io *x) {
     size_t size;
     frugal_plan plan;
     frugal_session *s = NULL;
     uint8_t *file = pb_finish(b, &size);
-    save_seed(file, size);
+    save_seed(file, size, "control-");
     free(b);
     frugal_status st = frugal_plan_open(&plan, file, size, &x->err);
-    void *mem = st ? NULL : aligned(frugal_session_bytes(&plan));
+    void *mem = st ? NULL : alloc(frugal_session_bytes(&plan));
     if (!st) {
         st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, frugal_isa_find("auto"), NULL,
                                  x->limit ? x->limit : 1u << 30, &x->err);
@@ -73,7 +42,7 @@ static frugal_status run_plan(pb *b, io *x) {
     if (!st)
         st = frugal_session_resolve(s, x->dims, &x->err);
     for (int more = !st; more && x->arenas < 50; more = st == FRUGAL_MORE) {
-        void *arena = aligned(frugal_session_arena_bytes(s));
+        void *arena = alloc(frugal_session_arena_bytes(s));
         st = frugal_session_run(s, arena, frugal_session_arena_bytes(s), x->in, x->out, &x->err);
         x->arenas++;
         if (!st && frugal_session_late(s, 0))
@@ -126,8 +95,8 @@ static pb *if_plan(void) {
 static void test_if(void) {
     const float x[4] = {1, 2, 3, 4};
     for (uint8_t c = 0; c < 2; c++) {
-        io a = {.in = {&c, x}, .dims = {4}};
-        CHECK(run_plan(if_plan(), &a) == FRUGAL_OK);
+        late_io a = {.in = {&c, x}, .dims = {4}};
+        CHECK(run_late(if_plan(), &a) == FRUGAL_OK);
         CHECK(a.shape[0] == (c ? 4 : 8));
         for (int i = 0; i < a.shape[0]; i++)
             CHECK(a.late[i] == (c ? x[i] + 1 : x[i % 4]));
@@ -167,27 +136,27 @@ static void test_loop(void) {
     const float x[2] = {1, 3};
     for (int64_t m = 0; m <= 10; m++) {
         float rows[16] = {0};
-        io a = {.in = {x}, .dims = {2}, .out = {NULL, rows}};
-        CHECK(run_plan(loop_plan(m, 1), &a) == FRUGAL_OK);
+        late_io a = {.in = {x}, .dims = {2}, .out = {NULL, rows}};
+        CHECK(run_late(loop_plan(m, 1), &a) == FRUGAL_OK);
         CHECK(a.shape[0] == INT64_C(2) << m);
         for (int64_t k = 0; k < a.shape[0]; k++)
             CHECK(a.late[k] == x[k % 2]);
         for (int64_t k = 0; k < m; k++)
             CHECK(rows[k] == (float)(INT64_C(4) << k));
-        io c = {.in = {x}, .dims = {2}};
-        CHECK(run_plan(loop_plan(m, 0), &c) == FRUGAL_OK && c.shape[0] == INT64_C(2) << m);
+        late_io c = {.in = {x}, .dims = {2}};
+        CHECK(run_late(loop_plan(m, 0), &c) == FRUGAL_OK && c.shape[0] == INT64_C(2) << m);
     }
 }
 
 static void test_memory(void) {
     const float x[2] = {1, 3};
     float rows[32];
-    io small = {.in = {x}, .dims = {2}, .out = {NULL, rows}, .limit = 300000};
-    CHECK(run_plan(loop_plan(10, 1), &small) == FRUGAL_OK);
-    io big = {.in = {x}, .dims = {2}, .out = {NULL, rows}, .limit = 300000}; /* 2^20 floats do not fit */
-    CHECK(run_plan(loop_plan(19, 1), &big) == FRUGAL_TOO_BIG && big.arenas < 12);
-    io huge = {.in = {x}, .dims = {2}, .out = {NULL, rows}, .limit = UINT64_MAX};
-    CHECK(run_plan(loop_plan(0, 1), &huge) == FRUGAL_OK && huge.arenas <= 2);
+    late_io small = {.in = {x}, .dims = {2}, .out = {NULL, rows}, .limit = 300000};
+    CHECK(run_late(loop_plan(10, 1), &small) == FRUGAL_OK);
+    late_io big = {.in = {x}, .dims = {2}, .out = {NULL, rows}, .limit = 300000}; /* 2^20 floats do not fit */
+    CHECK(run_late(loop_plan(19, 1), &big) == FRUGAL_TOO_BIG && big.arenas < 12);
+    late_io huge = {.in = {x}, .dims = {2}, .out = {NULL, rows}, .limit = UINT64_MAX};
+    CHECK(run_late(loop_plan(0, 1), &huge) == FRUGAL_OK && huge.arenas <= 2);
 }
 
 /* y [n] = fill, n read from the data. */
@@ -198,8 +167,8 @@ static void test_value(void) {
         const int64_t d = pb_dim(b, FRUGAL_DIM_VALUE, count, 0);
         const int32_t y = pb_output(b, F32, PB_LIST(d));
         pb_step(b, FRUGAL_OP_FILL, PB_LIST(value), PB_LIST(y), PB_NONE);
-        io a = {.in = {&n}, .dims = {1}};
-        const frugal_status st = run_plan(b, &a);
+        late_io a = {.in = {&n}, .dims = {1}};
+        const frugal_status st = run_late(b, &a);
         CHECK(st == (n < 0 ? FRUGAL_BAD_SHAPE : FRUGAL_OK));
         CHECK(st || (a.shape[0] == n && (n == 0 || a.late[n - 1] == 2.5f)));
     }
@@ -211,8 +180,8 @@ static frugal_status refused(pb *b, const char *what) {
     const float x[8] = {0};
     const uint8_t c = 1;
     float y[8];
-    io a = {.in = {&c, x}, .dims = {4}, .out = {y, y}};
-    const frugal_status st = run_plan(b, &a);
+    late_io a = {.in = {&c, x}, .dims = {4}, .out = {y, y}};
+    const frugal_status st = run_late(b, &a);
     if (st == FRUGAL_OK || !strstr(a.err.what, what))
         printf("want '%s', got status %d '%s'\n", what, st, st ? a.err.what : "");
     CHECK(st != FRUGAL_OK && strstr(a.err.what, what));
@@ -257,6 +226,5 @@ int main(int argc, char **argv) {
     test_memory();
     test_value();
     test_refused();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

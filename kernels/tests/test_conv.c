@@ -1,96 +1,20 @@
 /* test_conv.c - CONV, CONV_DEPTHWISE, POOL, MAX_POOL_INDICES: every instruction set and thread count against the formulas of
  * frugal_plan.h computed position by position, over random windows; and what their checks must refuse. */
-#define _POSIX_C_SOURCE 200112L
-#include <math.h>
-#include <stdio.h>
+#include "check.h"
 
-#include "isa.h"
-#include "ops.h"
-#include "plan_builder.h"
-
-static long passed, failed;
-static void check(int ok, const char *what, const char *isa, int64_t a, int64_t b) {
-    passed += ok != 0;
-    failed += ok == 0;
-    if (!ok && failed < 40)
-        printf("FAIL %s %s (%lld, %lld)\n", isa, what, (long long)a, (long long)b);
-}
-
-static uint64_t state = 88172645463325252u;
-static uint32_t rnd(void) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 20);
-}
-static int64_t upto(int64_t n) { return (int64_t)(rnd() % (uint32_t)n); }
-static void *alloc(size_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    assert(p);
-    memset(p, 0xa5, (bytes + 64) / 64 * 64);
-    return p;
-}
-static float *floats(int64_t n) {
-    float *p = alloc((size_t)n * 4);
-    for (int64_t i = 0; i < n; i++)
-        p[i] = (float)((int32_t)rnd() / 2147483648.0);
-    return p;
-}
-
-/* ---- running a plan without symbols ---- */
-
-static frugal_status live(const uint8_t *file, size_t size, const void *const *in, void *const *out, const char *isa,
-                          int threads) {
-    frugal_plan plan;
-    frugal_session *s = NULL;
-    frugal_pool *pool = NULL;
-    frugal_error err;
-    void *pool_mem = NULL, *arena = NULL;
-    frugal_status st = frugal_plan_open(&plan, file, size, &err);
-    if (st)
-        return st;
-    if (threads > 1) {
-        pool_mem = alloc(frugal_pool_bytes(threads));
-        assert(frugal_pool_start(&pool, pool_mem, frugal_pool_bytes(threads), threads) == FRUGAL_OK);
+/* Runs a plan everywhere; the outputs must have the wanted bytes. */
+static void compare(pb *b, const void *const *in, int n_in, const void *const *want, const size_t *bytes, int outputs,
+                    const char *what, int64_t index) {
+    io x = {.fixed = true};
+    for (int k = 0; k < n_in; k++)
+        x.in[k] = in[k];
+    for (int k = 0; k < outputs; k++)
+        x.out[k] = alloc(bytes[k]), x.out_bytes[k] = bytes[k];
+    check(run_plan(b, &x) == FRUGAL_OK, "runs", what, index, 0);
+    for (int k = 0; k < outputs; k++) {
+        check(memcmp(x.out[k], want[k], bytes[k]) == 0, "the wanted bytes", what, index, k);
+        free(x.out[k]);
     }
-    void *mem = alloc(frugal_session_bytes(&plan));
-    st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, frugal_isa_find(isa), pool, 1u << 30, &err);
-    if (!st) {
-        int64_t dims[64];
-        int n = 0;
-        for (uint32_t t = 0; t < plan.n_tensors; t++) {
-            for (int a = 0; plan.tensors[t].kind == FRUGAL_TENSOR_INPUT && a < plan.tensors[t].rank; a++)
-                dims[n++] = plan.tensors[t].dims[a];
-        }
-        st = frugal_session_resolve(s, dims, &err);
-    }
-    if (!st) {
-        arena = alloc(frugal_session_arena_bytes(s));
-        st = frugal_session_run(s, arena, frugal_session_arena_bytes(s), in, out, &err);
-    }
-    free(arena);
-    free(mem);
-    frugal_pool_stop(pool);
-    free(pool_mem);
-    return st;
-}
-
-/* Runs a finished plan everywhere; the outputs must have the wanted bytes. */
-static void compare(pb *b, const void *const *in, const void *const *want, const size_t *bytes, int outputs, const char *what,
-                    int64_t index) {
-    size_t size;
-    uint8_t *file = pb_finish(b, &size);
-    free(b);
-    for (uint32_t i = 0; frugal_isa_list(i); i++) {
-        for (int threads = 1; threads <= 3; threads += 2) {
-            void *out[2] = {alloc(bytes[0]), alloc(outputs > 1 ? bytes[1] : 1)};
-            check(live(file, size, in, out, frugal_isa_list(i), threads) == FRUGAL_OK, "runs", what, index, threads);
-            for (int k = 0; k < outputs; k++)
-                check(memcmp(out[k], want[k], bytes[k]) == 0, what, frugal_isa_list(i), index, threads);
-            free(out[0]), free(out[1]);
-        }
-    }
-    free(file);
 }
 
 /* ---- windows ---- */
@@ -257,7 +181,8 @@ static void test_conv(int64_t index) {
     int64_t attrs[19] = {FRUGAL_U_RELU, 0, 0, pb_float(1.5), pb_float(0.25), t.groups, planar ? 2 : t.v.transposed};
     const int n = 7 + list_windows(&t.v, attrs + 7, false);
     pb_step(b, t.depthwise ? FRUGAL_OP_CONV_DEPTHWISE : FRUGAL_OP_CONV, PB_LIST(x, w, bt, r), PB_LIST(y), n, attrs);
-    compare(b, (const void *const[]){t.x, t.residual}, (const void *const[]){t.want}, (const size_t[]){(size_t)(outs * e) * 4}, 1,
+    compare(b, (const void *const[]){t.x, t.residual}, 2, (const void *const[]){t.want}, (const size_t[]){(size_t)(outs * e) * 4},
+            1,
             t.depthwise ? "conv_depthwise"
             : planar    ? "conv of planes"
                         : "conv",
@@ -316,7 +241,7 @@ static void test_pool(int64_t round) {
     } else {
         pb_step(b, FRUGAL_OP_POOL, PB_LIST(in), PB_LIST(y), count, attrs);
     }
-    compare(b, (const void *const[]){x}, (const void *const[]){want, index}, (const size_t[]){(size_t)n * 4, (size_t)n * 8},
+    compare(b, (const void *const[]){x}, 1, (const void *const[]){want, index}, (const size_t[]){(size_t)n * 4, (size_t)n * 8},
             1 + indices, "pool", round);
     free(x), free(want), free(index);
 }
@@ -327,22 +252,18 @@ static void test_pool(int64_t round) {
 static frugal_status status_of(int op, int place, int64_t value, int64_t w0, int64_t w1) {
     static float w[4096];
     int64_t attrs[19] = {0, 0, 0, pb_float(1), 0, op == FRUGAL_OP_CONV ? 1 : 4, 0, 1, 1, 1, 0, 3, 1, 1, 1, 3, 1, 1, 1};
-    size_t size;
     pb *b = pb_new();
-    const int32_t x = pb_input(b, FR_F32, PB_LIST(1, 4, 4, 4));
+    const int32_t image = pb_input(b, FR_F32, PB_LIST(1, 4, 4, 4));
     const int32_t cw = op == FRUGAL_OP_CONV
                            ? pb_const(b, FR_F32, FRUGAL_F32_P16, PB_LIST(w0, w1), w, (uint64_t)(4 * fr_round_up(w0, 16) * w1))
                            : pb_const(b, FR_F32, 0, PB_LIST(3, w0, w1), w, (uint64_t)(12 * w0 * w1));
     const int32_t y = pb_output(b, FR_F32, PB_LIST(1, 4, 4, op == FRUGAL_OP_CONV ? 8 : 4));
     if (place >= 0)
         attrs[place] = value;
-    pb_step(b, op, PB_LIST(x, cw), PB_LIST(y), 19, attrs);
-    uint8_t *file = pb_finish(b, &size);
-    free(b);
+    pb_step(b, op, PB_LIST(image, cw), PB_LIST(y), 19, attrs);
     float in[64] = {0}, out[128];
-    const frugal_status st = live(file, size, (const void *const[]){in}, (void *const[]){out}, "scalar", 1);
-    free(file);
-    return st;
+    io x = {.fixed = true, .in = {in}, .out = {out}, .out_bytes = {op == FRUGAL_OP_CONV ? sizeof out : sizeof out / 2}};
+    return run_plan(b, &x);
 }
 
 static void test_refusals(void) {
@@ -377,6 +298,5 @@ int main(int argc, char **argv) {
         test_pool(i);
     }
     test_refusals();
-    printf("%ld passed, %ld failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

@@ -1,95 +1,14 @@
 /* test_qconv.c - the integer operations of ops_qconv.c: every instruction set and thread count against the formulas of
  * frugal_plan.h computed the plain way from natural weights, over random shapes with every tail and with extreme codes. */
-#define _POSIX_C_SOURCE 200112L
-#include <math.h>
-#include <stdio.h>
+#include "check.h"
 
-#include "isa.h"
-#include "ops.h"
-#include "plan_builder.h"
-
-static long passed, failed;
-static void check(int ok, const char *what, const char *isa, int64_t a, int64_t b) {
-    passed += ok != 0;
-    failed += ok == 0;
-    if (!ok && failed < 40)
-        printf("FAIL %s %s (%lld, %lld)\n", isa, what, (long long)a, (long long)b);
-}
-
-static uint64_t state = 88172645463325252u;
-static uint32_t rnd(void) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 20);
-}
-static int64_t upto(int64_t n) { return (int64_t)(rnd() % (uint32_t)n); }
-static int64_t one_of(int n, const int64_t *v) { return v[upto(n)]; }
-#define ONE_OF(...) one_of(PB_LIST(__VA_ARGS__))
-static void *alloc(size_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    assert(p);
-    memset(p, 0xa5, (bytes + 64) / 64 * 64);
-    return p;
-}
-
-/* ---- running a plan without symbols ---- */
-
-static frugal_status live(const uint8_t *file, size_t size, const void *const *in, void *out, const char *isa, int threads) {
-    frugal_plan plan;
-    frugal_session *s = NULL;
-    frugal_pool *pool = NULL;
-    frugal_error err;
-    void *pool_mem = NULL, *arena = NULL;
-    frugal_status st = frugal_plan_open(&plan, file, size, &err);
-    if (st)
-        return st;
-    if (threads > 1) {
-        pool_mem = alloc(frugal_pool_bytes(threads));
-        assert(frugal_pool_start(&pool, pool_mem, frugal_pool_bytes(threads), threads) == FRUGAL_OK);
-    }
-    void *mem = alloc(frugal_session_bytes(&plan));
-    st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, frugal_isa_find(isa), pool, 1u << 30, &err);
-    if (!st) {
-        int64_t dims[64];
-        int n = 0;
-        for (uint32_t t = 0; t < plan.n_tensors; t++) {
-            for (int a = 0; plan.tensors[t].kind == FRUGAL_TENSOR_INPUT && a < plan.tensors[t].rank; a++)
-                dims[n++] = plan.tensors[t].dims[a];
-        }
-        st = frugal_session_resolve(s, dims, &err);
-    }
-    if (!st) {
-        void *outs[1] = {out};
-        arena = alloc(frugal_session_arena_bytes(s));
-        st = frugal_session_run(s, arena, frugal_session_arena_bytes(s), in, outs, &err);
-    }
-    if (st)
-        printf("%s: %s\n", frugal_status_text(st), err.what);
-    free(arena);
-    free(mem);
-    frugal_pool_stop(pool);
-    free(pool_mem);
-    return st;
-}
-
-/* One output, n elements of size bytes; frees b. */
-static void run(pb *b, const void *const *in, const void *want, size_t bytes, const char *what, int64_t p, int64_t q) {
-    size_t size;
-    uint8_t *file = pb_finish(b, &size);
-    uint8_t *got = alloc(bytes);
-    free(b);
-    const char *name;
-    for (uint32_t i = 0; (name = frugal_isa_list(i)) != NULL; i++) {
-        for (int threads = 1; threads <= 2; threads++) {
-            memset(got, 0x77, bytes + 1);
-            const frugal_status st = live(file, size, in, got, name, threads);
-            check(st == FRUGAL_OK && memcmp(got, want, bytes) == 0, what, name, p, q);
-            check(got[bytes] == 0x77, "nothing beyond the output", name, p, q);
-        }
-    }
-    free(got);
-    free(file);
+/* Runs a plan of one output everywhere; it must have the wanted bytes.  Frees b. */
+static void run(pb *b, const void *const *in, int n_in, const void *want, size_t bytes, const char *what, int64_t p, int64_t q) {
+    io x = {.fixed = true, .out = {alloc(bytes)}, .out_bytes = {bytes}};
+    for (int k = 0; k < n_in; k++)
+        x.in[k] = in[k];
+    check(run_plan(b, &x) == FRUGAL_OK && memcmp(x.out[0], want, bytes) == 0, what, "scalar", p, q);
+    free(x.out[0]);
 }
 
 /* ---- what the formulas say ---- */
@@ -279,7 +198,7 @@ static void test_conv(int depth, int64_t index) {
     const int32_t y = pb_output(b, s.dtype_y, PB_LIST(s.n, s.oh, s.ow, oc));
     pb_step(b, depth ? FRUGAL_OP_QDEPTH : FRUGAL_OP_QCONV, PB_LIST(x, cw, cp), PB_LIST(y),
             PB_LIST(s.g, s.kh, s.kw, s.sh, s.sw, s.dh, s.dw, s.uh, s.uw, s.top, s.left, s.zx, s.zy, s.low, s.high));
-    run(b, (const void *const[]){v.x}, want, bytes, depth ? "qdepth" : "qconv", index, s.dtype_y);
+    run(b, (const void *const[]){v.x}, 1, want, bytes, depth ? "qdepth" : "qconv", index, s.dtype_y);
     free(want), free(params), free(w);
     free_values(&v);
 }
@@ -314,7 +233,7 @@ static void test_binary(int64_t index) {
     const int32_t y = pb_output(b, ty, PB_LIST(rows, n));
     pb_step(b, FRUGAL_OP_QBINARY, PB_LIST(x, z), PB_LIST(y),
             PB_LIST(kind, za, zb, zy, low, high, pb_float((double)ma), pb_float((double)mb)));
-    run(b, (const void *const[]){a, c}, want, (size_t)(rows * n), "qbinary", index, n);
+    run(b, (const void *const[]){a, c}, 2, want, (size_t)(rows * n), "qbinary", index, n);
     free(a), free(c), free(want);
 }
 
@@ -343,7 +262,7 @@ static void test_pool(int64_t index) {
     const int32_t in = pb_input(b, tx, PB_LIST(1, h, w, c)), y = pb_output(b, ty, PB_LIST(1, oh, ow, c));
     pb_step(b, FRUGAL_OP_QPOOL, PB_LIST(in), PB_LIST(y),
             PB_LIST(kind, all ? 0 : kh, all ? 0 : kw, sh, sw, d, d, top, left, zx, zy, pb_float((double)m)));
-    run(b, (const void *const[]){x}, want, (size_t)(oh * ow * c), "qpool", index, kind);
+    run(b, (const void *const[]){x}, 1, want, (size_t)(oh * ow * c), "qpool", index, kind);
     free(x), free(want);
 }
 
@@ -372,12 +291,12 @@ static void test_tables(int64_t index) {
     int32_t in = pb_input(b, tx, PB_LIST(n, inner)), t = pb_const(b, FR_F32, 0, PB_LIST(256), table, sizeof table);
     int32_t y = pb_output(b, ty, PB_LIST(n, inner));
     pb_step(b, FRUGAL_OP_QSOFTMAX, PB_LIST(in, t), PB_LIST(y), PB_LIST(0, zy, pb_float((double)m)));
-    run(b, (const void *const[]){x}, want, (size_t)(n * inner), "qsoftmax", index, n);
+    run(b, (const void *const[]){x}, 1, want, (size_t)(n * inner), "qsoftmax", index, n);
     b = pb_new();
     in = pb_input(b, tx, PB_LIST(n, inner)), t = pb_const(b, FR_F32, 0, PB_LIST(256), table, sizeof table);
     y = pb_output(b, FR_F32, PB_LIST(n, inner));
     pb_step(b, FRUGAL_OP_QLOOKUP, PB_LIST(in, t), PB_LIST(y), PB_NONE);
-    run(b, (const void *const[]){x}, looked, (size_t)(n * inner) * 4, "qlookup", index, n);
+    run(b, (const void *const[]){x}, 1, looked, (size_t)(n * inner) * 4, "qlookup", index, n);
     free(x), free(want), free(looked);
 }
 
@@ -396,7 +315,7 @@ static void test_codes(int64_t index) {
     const int32_t in = pb_input(b, FR_F32, PB_LIST(n, c, p)),
                   y = last ? pb_output(b, ty, PB_LIST(n, p, c)) : pb_output(b, ty, PB_LIST(n, c, p));
     pb_step(b, FRUGAL_OP_QCODES, PB_LIST(in), PB_LIST(y), PB_LIST(last, zero, pb_float((double)scale)));
-    run(b, (const void *const[]){x}, want, (size_t)(n * c * p), "qcodes", index, last);
+    run(b, (const void *const[]){x}, 1, want, (size_t)(n * c * p), "qcodes", index, last);
     free(x), free(want);
 }
 
@@ -406,7 +325,6 @@ static int64_t limits_low; /* of the next plan: the limits are this and 255 less
 static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64_t zero, int64_t stride, int rank_of_w) {
     static int8_t w[4096];
     static int32_t params[64];
-    size_t size;
     pb *b = pb_new();
     const int32_t x = pb_input(b, FR_U8, PB_LIST(1, 4, 4, 4));
     const int32_t cw = rank_of_w == 5 ? pb_const(b, FR_I8, 0, PB_LIST(1, runs, 3, 16, 4), w, (uint64_t)(runs * 192))
@@ -414,12 +332,11 @@ static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64
     const int32_t cp = pb_const(b, FR_I32, 0, PB_LIST(1, 4, 16), params, 256), y = pb_output(b, FR_U8, PB_LIST(1, 2, 2, 8));
     pb_step(b, FRUGAL_OP_QCONV, PB_LIST(x, cw, cp), PB_LIST(y),
             PB_LIST(groups, kh, 3, stride, 1, 1, 1, 1, 1, 0, 0, zero, 0, limits_low, 255 - limits_low));
-    uint8_t *file = pb_finish(b, &size), in[64] = {0}, out[64];
-    free(b);
-    const frugal_status st = live(file, size, (const void *const[]){in}, out, "scalar", 1);
-    free(file);
-    return st;
+    uint8_t in[64] = {0}, out[64];
+    io run_io = {.fixed = true, .in = {in}, .out = {out}, .out_bytes = {32}}; /* [1, 2, 2, 8] */
+    return run_plan(b, &run_io);
 }
+
 static void test_refusals(void) {
     check(conv_status(3, 3, 1, 0, 1, 5) == FRUGAL_OK, "accepted", "", 0, 0);
     check(conv_status(2, 3, 1, 0, 1, 5) == FRUGAL_BAD_SHAPE, "runs", "", 0, 0);
@@ -448,6 +365,5 @@ int main(int argc, char **argv) {
         test_codes(i);
     }
     test_refusals();
-    printf("%ld passed, %ld failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

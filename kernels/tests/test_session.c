@@ -3,120 +3,11 @@
  *
  * Usage: test_session [DIRECTORY]    with a directory, every plan is also written there, as a seed for fuzz_plan. */
 #define _POSIX_C_SOURCE 200112L /* fork */
-#include <math.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "isa.h"
-#include "ops.h"
-#include "plan_builder.h"
-
-static int passed, failed, plans;
-static const char *seed_dir;
-
-static void check(int ok, const char *what, int line) {
-    if (ok) {
-        passed++;
-        return;
-    }
-    failed++;
-    printf("line %d: %s\n", line, what);
-}
-#define CHECK(cond) check(!!(cond), #cond, __LINE__)
-
-/* ---- running a plan ---- */
-
-enum { MAX_IO = 8 };
-
-typedef struct io {
-    int64_t dims[64]; /* of the inputs, one after another */
-    const void *in[MAX_IO];
-    void *out[MAX_IO];
-    size_t out_bytes[MAX_IO];
-    uint64_t limit; /* 0: plenty */
-    frugal_error err;
-} io;
-
-static void *aligned(size_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    assert(p);
-    memset(p, 0xa5, (bytes + 64) / 64 * 64); /* nothing may rely on zeros */
-    return p;
-}
-
-static void save_seed(const uint8_t *file, size_t size) {
-    char path[512];
-    if (!seed_dir)
-        return;
-    snprintf(path, sizeof path, "%s/%03d.frugal", seed_dir, plans);
-    FILE *f = fopen(path, "wb");
-    assert(f);
-    fwrite(file, 1, size, f);
-    fclose(f);
-}
-
-/* One whole life of a session. */
-static frugal_status live(const uint8_t *file, size_t size, io *x, const char *isa, int threads) {
-    frugal_plan plan;
-    frugal_session *s = NULL;
-    frugal_pool *pool = NULL;
-    void *pool_mem = NULL, *mem = NULL, *arena = NULL;
-    frugal_status st = frugal_plan_open(&plan, file, size, &x->err);
-    if (st)
-        return st;
-    if (threads > 1) {
-        pool_mem = aligned(frugal_pool_bytes(threads));
-        assert(frugal_pool_start(&pool, pool_mem, frugal_pool_bytes(threads), threads) == FRUGAL_OK);
-    }
-    mem = aligned(frugal_session_bytes(&plan));
-    st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, frugal_isa_find(isa), pool,
-                             x->limit ? x->limit : 1u << 30, &x->err);
-    if (!st)
-        st = frugal_session_resolve(s, x->dims, &x->err);
-    if (!st) {
-        arena = aligned(frugal_session_arena_bytes(s));
-        st = frugal_session_run(s, arena, frugal_session_arena_bytes(s), x->in, x->out, &x->err);
-    }
-    free(arena);
-    free(mem);
-    frugal_pool_stop(pool);
-    free(pool_mem);
-    return st;
-}
-
-/* Runs with every instruction set, and with two and three threads: all bytes must be equal.  Frees b. */
-static frugal_status run_plan(pb *b, io *x) {
-    size_t size;
-    uint8_t *file = pb_finish(b, &size);
-    save_seed(file, size);
-    plans++;
-    free(b);
-    const frugal_status st = live(file, size, x, "scalar", 1);
-    io y = *x;
-    for (int k = 0; k < MAX_IO; k++)
-        y.out[k] = x->out[k] ? aligned(x->out_bytes[k]) : NULL;
-    const char *name;
-    for (uint32_t i = 0; (name = frugal_isa_list(i)) != NULL; i++) {
-        for (int threads = 1; threads <= 3; threads++) {
-            const frugal_status other = live(file, size, &y, name, threads);
-            int same = other == st;
-            for (int k = 0; k < MAX_IO && !st; k++)
-                same = same && (!x->out[k] || memcmp(x->out[k], y.out[k], x->out_bytes[k]) == 0);
-            if (!same)
-                printf("plan %d differs: %s, %d threads\n", plans - 1, name, threads);
-            CHECK(same);
-        }
-    }
-    for (int k = 0; k < MAX_IO; k++)
-        free(y.out[k]);
-    free(file);
-    if (st)
-        printf("plan %d: %s: %s (step %d, tensor %d)\n", plans - 1, frugal_status_text(st), x->err.what, x->err.step,
-               x->err.tensor);
-    return st;
-}
+#include "check.h"
 
 /* Dims of the inputs, ended by -1. */
 static void set_dims(io *x, ...) {
@@ -129,28 +20,6 @@ static void set_dims(io *x, ...) {
         x->dims[i] = d;
     }
     va_end(ap);
-}
-
-/* ---- values ---- */
-
-static uint64_t seed = 1;
-static uint32_t random_bits(void) {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 33);
-}
-static float uniform(void) { return (float)(random_bits() % 20001) / 10000.0f - 1.0f; }
-static float *floats(int64_t n) {
-    float *x = aligned((size_t)n * 4);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = uniform();
-    return x;
-}
-static int close_to(float a, double b, double tolerance) {
-    if (b != b)
-        return a != a;
-    if (isinf(b))
-        return (double)a == b;
-    return fabs((double)a - b) <= tolerance * (1 + fabs(b));
 }
 
 /* ---- elementwise ---- */
@@ -238,8 +107,8 @@ static void test_unary(void) {
     for (int kind = 0; kind < FRUGAL_UNARY_COUNT; kind++) {
         if (kind == FRUGAL_U_NOT || (kind >= FRUGAL_U_ISNAN && kind <= FRUGAL_U_ISINF))
             continue;
-        const int n = 1 + (int)(random_bits() % 70);
-        float *in = floats(n), *out = aligned((size_t)n * 4);
+        const int n = 1 + (int)(rnd() % 70);
+        float *in = floats(n), *out = alloc((size_t)n * 4);
         const int positive = kind == FRUGAL_U_SQRT || kind == FRUGAL_U_LOG || kind == FRUGAL_U_RECIPROCAL;
         for (int i = 0; i < n; i++)
             in[i] = positive ? fabsf(in[i]) + 0.01f : 4 * in[i];
@@ -316,18 +185,18 @@ static void test_small_types(void) {
 static void linear_integer_case(int m, int k, int n, int dtype, int as_float) {
     pb *b = pb_new();
     const int p = (n + 15) / 16, quads = (k + 3) / 4;
-    uint8_t *x = aligned((size_t)(m * k)), zero[1] = {(uint8_t)random_bits()};
-    int8_t *w = aligned((size_t)(p * quads * 64)), *rows = aligned((size_t)(n * k));
-    int32_t *params = aligned((size_t)(p * 64) * 4), *out = aligned((size_t)(m * n) * 4);
+    uint8_t *x = alloc((size_t)(m * k)), zero[1] = {(uint8_t)rnd()};
+    int8_t *w = alloc((size_t)(p * quads * 64)), *rows = alloc((size_t)(n * k));
+    int32_t *params = alloc((size_t)(p * 64) * 4), *out = alloc((size_t)(m * n) * 4);
     float scale[1] = {0.25f}, *bias = floats(n);
     memset(w, 0, (size_t)(p * quads * 64)), memset(params, 0, (size_t)(p * 64) * 4);
     for (int i = 0; i < m * k; i++)
-        x[i] = i % 5 ? (uint8_t)random_bits() : i % 2 ? 0x80 : 0x7f;
+        x[i] = i % 5 ? (uint8_t)rnd() : i % 2 ? 0x80 : 0x7f;
     for (int r = 0; r < n; r++) {
         int32_t *at = params + r / 16 * 64 + r % 16;
         const float by = 0.5f + (float)(r % 3);
         for (int i = 0; i < k; i++) {
-            rows[r * k + i] = (int8_t)(i % 7 ? random_bits() : 0x80);
+            rows[r * k + i] = (int8_t)(i % 7 ? rnd() : 0x80);
             w[((r / 16 * quads + i / 4) * 16 + r % 16) * 4 + i % 4] = rows[r * k + i];
             at[0] += rows[r * k + i];
         }
@@ -460,7 +329,7 @@ static int64_t product(int rank, const int64_t *dims) {
 static void binary_case(const shapes *s, int kind) {
     const int64_t na = product(s->ra, s->a), nb = product(s->rb, s->b), ny = product(s->ry, s->y);
     const int compare = kind >= FRUGAL_B_EQUAL;
-    float *a = floats(na), *b = floats(nb), *y = aligned((size_t)ny * 4);
+    float *a = floats(na), *b = floats(nb), *y = alloc((size_t)ny * 4);
     for (int64_t i = 0; i < na; i++)
         a[i] = kind == FRUGAL_B_POW ? fabsf(a[i]) * 3 : rintf(a[i] * 8);
     for (int64_t i = 0; i < nb; i++)
@@ -551,14 +420,14 @@ static void test_where(void) {
         const size_t size = (size_t)fr_dtype_bytes(types[k]);
         uint8_t cond[3] = {1, 0, 1}, a[64], b[8], y[6 * 8];
         for (int i = 0; i < 64; i++)
-            a[i] = (uint8_t)random_bits();
+            a[i] = (uint8_t)rnd();
         for (int i = 0; i < 8; i++)
-            b[i] = (uint8_t)random_bits();
+            b[i] = (uint8_t)rnd();
         pb *p = pb_new();
         const int32_t tc = pb_input(p, FR_BOOL, PB_LIST(3)), ta = pb_input(p, types[k], PB_LIST(2, 3)),
                       tb = pb_input(p, types[k], PB_NONE), ty = pb_output(p, types[k], PB_LIST(2, 3));
         pb_step(p, FRUGAL_OP_WHERE, PB_LIST(tc, ta, tb), PB_LIST(ty), PB_NONE);
-        void *aa = aligned(64), *bb = aligned(8), *yy = aligned(64);
+        void *aa = alloc(64), *bb = alloc(8), *yy = alloc(64);
         memcpy(aa, a, 64), memcpy(bb, b, 8);
         io t = {.dims = {3, 2, 3}, .in = {cond, aa, bb}, .out = {yy}, .out_bytes = {6 * size}};
         CHECK(run_plan(p, &t) == FRUGAL_OK);
@@ -570,7 +439,7 @@ static void test_where(void) {
 }
 
 static void cast_case(int from, int to, const void *in, int64_t n, const void *want) {
-    uint8_t *y = aligned((size_t)(n * fr_dtype_bytes(to)));
+    uint8_t *y = alloc((size_t)(n * fr_dtype_bytes(to)));
     pb *p = pb_new();
     const int32_t tx = pb_input(p, from, PB_LIST(n)), ty = pb_output(p, to, PB_LIST(n));
     pb_step(p, FRUGAL_OP_CAST, PB_LIST(tx), PB_LIST(ty), PB_NONE);
@@ -626,7 +495,7 @@ static void test_cast(void) {
 
 /* x [2, 3, 4] of a type whose elements count 0, 1, 2.. in their first byte. */
 static uint8_t *counting(int64_t n, int64_t size) {
-    uint8_t *x = aligned((size_t)(n * size));
+    uint8_t *x = alloc((size_t)(n * size));
     memset(x, 0, (size_t)(n * size));
     for (int64_t i = 0; i < n; i++)
         x[i * size] = (uint8_t)i;
@@ -639,7 +508,7 @@ static void test_transpose(void) {
     for (int k = 0; k < 24; k++) {
         const int64_t *perm = perms[k % 6], out[3] = {d[perm[0]], d[perm[1]], d[perm[2]]}, stride[3] = {12, 4, 1},
                       size = fr_dtype_bytes(types[k / 6]);
-        uint8_t *x = counting(24, size), *y = aligned((size_t)(24 * size));
+        uint8_t *x = counting(24, size), *y = alloc((size_t)(24 * size));
         pb *p = pb_new();
         const int32_t tx = pb_input(p, types[k / 6], 3, d), ty = pb_output(p, types[k / 6], 3, out);
         pb_step(p, FRUGAL_OP_TRANSPOSE, PB_LIST(tx), PB_LIST(ty), 3, perm);
@@ -657,7 +526,7 @@ static void test_transpose(void) {
 
 static void test_big_transpose(void) {
     const int64_t m = 150, n = 170;
-    float *x = floats(m * n), *y = aligned((size_t)(m * n) * 4);
+    float *x = floats(m * n), *y = alloc((size_t)(m * n) * 4);
     pb *p = pb_new();
     const int32_t tx = pb_input(p, FR_F32, PB_LIST(m, n)), ty = pb_output(p, FR_F32, PB_LIST(n, m));
     pb_step(p, FRUGAL_OP_TRANSPOSE, PB_LIST(tx), PB_LIST(ty), PB_LIST(1, 0));
@@ -751,7 +620,7 @@ static void test_gather_dequantize(void) {
     float scale[3 * 2], y[2 * 8];
     uint16_t half[3 * 2];
     for (int i = 0; i < 24; i++)
-        table[i] = (int8_t)(random_bits() % 255 - 127);
+        table[i] = (int8_t)(rnd() % 255 - 127);
     for (int i = 0; i < 6; i++)
         scale[i] = 0.25f * (float)(i + 1), half[i] = (uint16_t)(0x3c00 + 64 * i);
     const int32_t ids[2] = {2, -3};
@@ -863,7 +732,7 @@ static void reduce_case(int kind, int mask, const int64_t *d, int dtype) {
                   m = out[0] * out[1] * out[2];
     const int64_t size = fr_dtype_bytes(dtype);
     float *x = floats(n);
-    uint8_t *raw = aligned((size_t)(n * size)), *y = aligned((size_t)(m * size));
+    uint8_t *raw = alloc((size_t)(n * size)), *y = alloc((size_t)(m * size));
     for (int64_t i = 0; i < n; i++) {
         if (dtype != FR_F32)
             x[i] = rintf(x[i] * 3);
@@ -927,7 +796,7 @@ static void test_softmax(void) {
     const int64_t n = d[0] * d[1] * d[2], stride[3] = {105, 5, 1};
     for (int k = 0; k < 6; k++) {
         const int axis = k % 3, logs = k / 3;
-        float *x = floats(n), *y = aligned((size_t)n * 4);
+        float *x = floats(n), *y = alloc((size_t)n * 4);
         for (int64_t i = 0; i < n; i++)
             x[i] *= 5;
         pb *p = pb_new();
@@ -950,7 +819,7 @@ static void test_softmax(void) {
 }
 
 static void norm_case(int rms, int residual, int beta, int64_t m, int64_t n) {
-    float *x = floats(m * n), *r = floats(m * n), *gamma = floats(n), *bt = floats(n), *y = aligned((size_t)(m * n) * 4);
+    float *x = floats(m * n), *r = floats(m * n), *gamma = floats(n), *bt = floats(n), *y = alloc((size_t)(m * n) * 4);
     pb *p = pb_new();
     const int32_t tx = pb_input(p, FR_F32, PB_LIST(m, n)), tr = pb_input(p, FR_F32, PB_LIST(m, n)),
                   tg = pb_const(p, FR_F32, 0, PB_LIST(n), gamma, (uint64_t)n * 4),
@@ -999,13 +868,13 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
     w.bytes = (uint64_t)(layout == FRUGAL_F32_P16  ? 4 * w.np * k
                          : layout == FRUGAL_W8_P16 ? w.np * w.kp
                                                    : w.np / 16 * (w.kp / 32) * 304);
-    w.packed = aligned(w.bytes);
+    w.packed = alloc(w.bytes);
     memset(w.packed, 0, w.bytes);
     w.scale = floats(w.np);
     w.real = calloc((size_t)(n * k), sizeof(double));
     for (int64_t p = 0; layout == FRUGAL_W4_P16 && p < w.np / 16 * (w.kp / 32); p++) {
         for (int r = 0; r < 16; r++) {
-            const uint16_t s = half_of_power((int)(random_bits() % 5) - 6);
+            const uint16_t s = half_of_power((int)(rnd() % 5) - 6);
             memcpy(w.packed + p * 304 + 256 + 2 * r, &s, 2);
             w.packed[p * 304 + 288 + r] = 8;
         }
@@ -1013,7 +882,7 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
     }
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j < k; j++) {
-            const int q = (int)(random_bits() % 255) - 127, code = (int)(random_bits() % 16);
+            const int q = (int)(rnd() % 255) - 127, code = (int)(rnd() % 16);
             const int64_t p = i / 16, r = i % 16;
             double *real = &w.real[i * k + j];
             if (layout == FRUGAL_F32_P16) {
@@ -1054,7 +923,7 @@ static double *quantized(const float *x, int64_t m, int64_t k, int blocked, floa
 static void linear_case(int layout, int act_layout, float fixed, int64_t m, int64_t n, int64_t k, int bias, int residual,
                         int act) {
     weights w = make_weights(layout, n, k);
-    float *x = floats(m * k), *bs = floats(w.np), *r = floats(m * n), *y = aligned((size_t)(m * n) * 4);
+    float *x = floats(m * k), *bs = floats(w.np), *r = floats(m * n), *y = alloc((size_t)(m * n) * 4);
     const int is_float = layout == FRUGAL_F32_P16;
     double *xq = quantized(x, m, k, act_layout == FRUGAL_A8_BLOCK, fixed);
     pb *p = pb_new();
@@ -1132,7 +1001,7 @@ static void quantized_result_case(int layout, int64_t m, int64_t n, int64_t k, i
         if (!fused)
             pb_step(p, FRUGAL_OP_QUANTIZE_ACT, PB_LIST(to), PB_LIST(tq), PB_NONE);
         pb_step(p, FRUGAL_OP_LINEAR, PB_LIST(tq, tv, tu), PB_LIST(ty), PB_LIST(0));
-        y[fused] = aligned((size_t)(m * 19) * 4);
+        y[fused] = alloc((size_t)(m * 19) * 4);
         io t = {.dims = {m, k, m, n}, .in = {x, r}, .out = {y[fused]}, .out_bytes = {(size_t)(m * 19) * 4}};
         CHECK(run_plan(p, &t) == FRUGAL_OK);
     }
@@ -1153,7 +1022,7 @@ static void test_quantized_result(void) {
 
 static void matmul_case(int64_t b0, int64_t a0, int64_t m, int64_t k, int64_t n, int transposed, float alpha) {
     const int64_t batch = a0 > b0 ? a0 : b0;
-    float *a = floats(a0 * m * k), *b = floats(b0 * k * n), *y = aligned((size_t)(batch * m * n) * 4);
+    float *a = floats(a0 * m * k), *b = floats(b0 * k * n), *y = alloc((size_t)(batch * m * n) * 4);
     pb *p = pb_new();
     const int32_t ta = pb_input(p, FR_F32, PB_LIST(a0, m, k)),
                   tb = pb_input(p, FR_F32, PB_LIST(b0, transposed ? n : k, transposed ? k : n)),
@@ -1280,12 +1149,12 @@ static void attention_case(attn a) {
     const int64_t masks = a.b * a.h * a.s * a.t + 1;
     float *q = floats(a.b * a.s * a.h * a.d), *k = floats(a.b * a.t * a.g * a.d), *v = floats(a.b * a.t * a.g * a.e),
           *add = floats(masks);
-    float *y = aligned((size_t)(a.b * a.s * a.h * a.e) * 4);
-    uint8_t *allow = aligned((size_t)masks);
+    float *y = alloc((size_t)(a.b * a.s * a.h * a.e) * 4);
+    uint8_t *allow = alloc((size_t)masks);
     for (int64_t i = 0; i < a.b * a.s * a.h * a.d; i++)
         q[i] *= 4;
     for (int64_t i = 0; i < masks; i++)
-        allow[i] = (uint8_t)(a.mask == 1 ? i % a.t < a.t - a.t / 3 : random_bits() % 3 != 0);
+        allow[i] = (uint8_t)(a.mask == 1 ? i % a.t < a.t - a.t / 3 : rnd() % 3 != 0);
     a.q = q, a.k = k, a.v = v, a.allow = allow, a.add = add;
     run_attention(&a, y);
     int ok = 1;
@@ -1322,14 +1191,14 @@ static void test_attention(void) {
 static void test_attention_padding(void) {
     const int64_t h = 2, d = 16, s = 9, t0 = 21;
     float *q = floats(2 * s * h * d), *k = floats(2 * 900 * h * d), *v = floats(2 * 900 * h * d),
-          *first = aligned((size_t)(s * h * d) * 4);
+          *first = alloc((size_t)(s * h * d) * 4);
     for (int64_t i = 0; i < t0 * h * d; i++)
         v[i] = i % 3 ? v[i] * 1e-38f : 0; /* products that underflow: zeros of both signs */
     const int64_t lengths[5] = {21, 22, 37, 64, 600};
     for (int n = 0; n < 10; n++) {
         const int64_t t = lengths[n % 5], batch = n / 5 + 1;
-        float *kk = floats(batch * t * h * d), *vv = floats(batch * t * h * d), *y = aligned((size_t)(batch * s * h * d) * 4);
-        uint8_t *allow = aligned((size_t)(batch * t));
+        float *kk = floats(batch * t * h * d), *vv = floats(batch * t * h * d), *y = alloc((size_t)(batch * s * h * d) * 4);
+        uint8_t *allow = alloc((size_t)(batch * t));
         memset(allow, 0, (size_t)(batch * t));
         memset(allow, 1, (size_t)t0);
         memcpy(kk, k, (size_t)(t0 * h * d) * 4);
@@ -1340,7 +1209,7 @@ static void test_attention_padding(void) {
         if (n > 0)
             CHECK(memcmp(first, y, (size_t)(s * h * d) * 4) == 0);
         /* The same through a mask without the form of padding. */
-        uint8_t *full = aligned((size_t)(batch * h * s * t));
+        uint8_t *full = alloc((size_t)(batch * h * s * t));
         for (int64_t i = 0; i < batch * h * s * t; i++)
             full[i] = allow[i / (h * s * t) * t + i % t];
         a.mask = 2, a.allow = full;
@@ -1420,11 +1289,11 @@ static int32_t token_tensor(pb *p, int out, int first, int64_t b, int64_t heads,
 
 static void cached_case(cached a) {
     float *q = floats(a.b * a.s * a.h * a.d), *k = floats(a.b * a.t * a.g * a.d), *v = floats(a.b * a.t * a.g * a.e),
-          *sinks = floats(a.h), *y = aligned((size_t)(a.b * a.s * a.h * a.e) * 4);
-    uint8_t *mask = aligned((size_t)(a.s * a.mask_t + 1));
+          *sinks = floats(a.h), *y = alloc((size_t)(a.b * a.s * a.h * a.e) * 4);
+    uint8_t *mask = alloc((size_t)(a.s * a.mask_t + 1));
     const int64_t lengths[2] = {a.t, a.t / 2};
     for (int64_t i = 0; i < a.s * a.mask_t; i++)
-        mask[i] = random_bits() % 4 != 0;
+        mask[i] = rnd() % 4 != 0;
     pb *p = pb_new();
     io x = {.in = {q, k, v}, .out = {y}, .out_bytes = {(size_t)(a.b * a.s * a.h * a.e) * 4}};
     int n = 3, d = 0;
@@ -1505,7 +1374,7 @@ static void test_tensor_scatter(void) {
 
 static void test_rotary(void) {
     const int64_t ids[4] = {1, 0, 2, 2}, bad[4] = {1, 0, 3, 2};
-    float *x = floats(2 * 3 * 2 * 6), *cos = floats(3 * 2), *sin = floats(3 * 2), *y = aligned(2 * 3 * 2 * 6 * 4);
+    float *x = floats(2 * 3 * 2 * 6), *cos = floats(3 * 2), *sin = floats(3 * 2), *y = alloc(2 * 3 * 2 * 6 * 4);
     for (int i = 0; i < 3; i++) {
         const int interleaved = i == 1;
         pb *p = pb_new();
@@ -1535,8 +1404,8 @@ static void test_rotary(void) {
 static void test_linear_attention(void) {
     enum { T = 5, H = 4, G = 2, DK = 3, DV = 70 };
     float *q = floats(T * H * DK), *k = floats(T * G * DK), *v = floats(T * G * DV), *past = floats(G * DK * DV),
-          *decay = floats(T * G), *beta = floats(T * G), *y = aligned(T * H * DV * 4), *half = aligned(T * H * DV * 4),
-          *state = aligned(G * DK * DV * 4), *other = aligned(G * DK * DV * 4);
+          *decay = floats(T * G), *beta = floats(T * G), *y = alloc(T * H * DV * 4), *half = alloc(T * H * DV * 4),
+          *state = alloc(G * DK * DV * 4), *other = alloc(G * DK * DV * 4);
     const int64_t cuts[3][2] = {{0, T}, {0, 2}, {2, T}};
     for (int i = 0; i < 3; i++) {
         const int64_t from = cuts[i][0], t = cuts[i][1] - from;
@@ -1582,8 +1451,8 @@ static void test_linear_attention(void) {
 
 static void test_causal_conv(void) {
     enum { C = 3, L = 7, K = 4 };
-    float *x = floats(C * L), *w = floats(C * K), *bias = floats(C), *past = floats(C * (K - 1)), *y = aligned(C * L * 4),
-          *state = aligned(C * (K - 1) * 4);
+    float *x = floats(C * L), *w = floats(C * K), *bias = floats(C), *past = floats(C * (K - 1)), *y = alloc(C * L * 4),
+          *state = alloc(C * (K - 1) * 4);
     for (int64_t len = 0; len <= L; len += L - 1 > len ? 2 : 1) {
         pb *p = pb_new();
         const int32_t tx = pb_input(p, FR_F32, PB_LIST(1, C, len)), tw = pb_input(p, FR_F32, PB_LIST(C, K)),
@@ -1665,7 +1534,7 @@ static void test_session(void) {
     size_t size;
     pb *b = small_model();
     uint8_t *file = pb_finish(b, &size);
-    save_seed(file, size), plans++;
+    save_seed(file, size, "");
     frugal_plan plan;
     frugal_session *s;
     frugal_error err;
@@ -1673,7 +1542,7 @@ static void test_session(void) {
     CHECK(frugal_plan_open(&plan, file, size, &err) == FRUGAL_OK);
     CHECK(plan.n_inputs == 1 && plan.n_outputs == 2 && frugal_plan_input(&plan, 0) == 0 && frugal_plan_output(&plan, 1) == 5 &&
           frugal_plan_output(&plan, 2) == -1);
-    void *mem = aligned(frugal_session_bytes(&plan));
+    void *mem = alloc(frugal_session_bytes(&plan));
     CHECK(frugal_session_init(&s, mem, frugal_session_bytes(&plan) - 1, &plan, fr_isa_scalar, NULL, 1 << 20, &err) ==
           FRUGAL_BAD_ARG);
     CHECK(frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, NULL, NULL, 1 << 20, &err) == FRUGAL_NO_ISA);
@@ -1681,13 +1550,13 @@ static void test_session(void) {
     CHECK(frugal_session_run(s, NULL, 0, NULL, NULL, &err) == FRUGAL_BAD_ARG);
     for (int64_t len = 0; len < 40; len += 13) {
         const int64_t dims[3] = {2, len, 12}, n = 2 * len;
-        float *x = floats(n * 12), *y0 = aligned((size_t)n * 32), *y1 = aligned((size_t)n * 4), *alone = aligned((size_t)n * 4);
+        float *x = floats(n * 12), *y0 = alloc((size_t)n * 32), *y1 = alloc((size_t)n * 4), *alone = alloc((size_t)n * 4);
         CHECK(frugal_session_resolve(s, dims, &err) == FRUGAL_OK);
         int64_t got[8];
         CHECK(frugal_session_shape(s, 5, got) == 2 && got[0] == n && got[1] == 1);
         CHECK(frugal_session_shape(s, 6, got) == -1 && frugal_session_shape(s, -1, got) == -1);
         const size_t bytes = frugal_session_arena_bytes(s);
-        void *arena = aligned(bytes);
+        void *arena = alloc(bytes);
         const void *in[1] = {x};
         void *both[2] = {y0, y1}, *second[2] = {NULL, alone};
         frugal_session_record(s, records, fake_clock);
@@ -1738,7 +1607,7 @@ static void test_arena(void) {
         pb_step(p, FRUGAL_OP_UNARY, PB_LIST(from), PB_LIST(to), PB_LIST(FRUGAL_U_NEG, 0, 0));
         from = to;
     }
-    float *x = floats(1024), *y = aligned(4096);
+    float *x = floats(1024), *y = alloc(4096);
     io t = {.dims = {1024}, .in = {x}, .out = {y}, .out_bytes = {4096}, .limit = 8192};
     CHECK(run_plan(p, &t) == FRUGAL_OK);
     CHECK(memcmp(x, y, 4096) == 0);
@@ -1753,7 +1622,7 @@ static frugal_status open_status(pb *p) {
     frugal_error err = {.what = NULL};
     frugal_status st = frugal_plan_open(&plan, file, size, &err);
     if (!st) {
-        void *mem = aligned(frugal_session_bytes(&plan));
+        void *mem = alloc(frugal_session_bytes(&plan));
         st = frugal_session_init(&s, mem, frugal_session_bytes(&plan), &plan, fr_isa_scalar, NULL, 1 << 20, &err);
         free(mem);
     }
@@ -1814,7 +1683,7 @@ static void test_bad_plans(void) {
 static void test_bad_files(void) {
     size_t size;
     pb *b = small_model();
-    uint8_t *file = pb_finish(b, &size), *copy = aligned(size + 64);
+    uint8_t *file = pb_finish(b, &size), *copy = alloc(size + 64);
     frugal_plan plan;
     frugal_plan_header *h = (frugal_plan_header *)(void *)copy;
     frugal_plan_section *s = (frugal_plan_section *)(void *)(copy + 64);
@@ -1894,7 +1763,7 @@ static void test_pool(void) {
     enum { ITEMS = 1000 };
     static int counts[ITEMS];
     frugal_pool *pool;
-    void *mem = aligned(frugal_pool_bytes(4));
+    void *mem = alloc(frugal_pool_bytes(4));
     CHECK(frugal_pool_start(&pool, mem, frugal_pool_bytes(4) - 1, 4) == FRUGAL_BAD_ARG);
     CHECK(frugal_pool_start(&pool, mem, frugal_pool_bytes(4), 4) == FRUGAL_OK && frugal_pool_threads(pool) == 4);
     int runs = 0;
@@ -1973,6 +1842,5 @@ int main(int argc, char **argv) {
     test_bad_files();
     test_bad_values();
     test_pool();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }
