@@ -541,6 +541,7 @@ frugal_status fr_run_dynamic(frugal_session *s, size_t arena_bytes, frugal_error
             FR_TRY(control(s, i, &next, err));
             fr_make_call(s, i, &c, &e);
         } else {
+            fr_pool_expect(s->pool, s->operations[i]);
             FR_TRY(run_step(s, i, &c, err));
         }
         if (s->records)

@@ -161,4 +161,9 @@ extern const frugal_isa *const fr_isa_i8mm;
 /* The pool: runs task(ctx, i, thread) for i in [0, n), thread in [0, threads), any order; returns when all are done. */
 typedef void (*fr_task)(void *ctx, int64_t i, int32_t thread);
 void fr_pool_run(frugal_pool *pool, int64_t n, fr_task task, void *ctx); /* pool NULL: in this thread */
+/* Around a run, so that workers stay awake between its jobs.  operations: of the run, and of the next job (0: not known); from
+ * some millions on sleeping workers are woken at once, else when the caller's own part has shown that it is worth it. */
+void fr_pool_begin(frugal_pool *pool, int64_t operations);
+void fr_pool_expect(frugal_pool *pool, int64_t operations);
+void fr_pool_end(frugal_pool *pool);
 #endif

@@ -38,6 +38,7 @@ static uint64_t lay_out(frugal_session *s, const frugal_plan *p, uint8_t *mem) {
     s->late_step = carve(mem, &total, p->n_steps, sizeof *s->late_step);
     s->bad = carve(mem, &total, p->n_tensors, sizeof *s->bad);
     s->doubtful = carve(mem, &total, p->n_steps, sizeof *s->doubtful);
+    s->operations = carve(mem, &total, p->n_steps, sizeof *s->operations);
     s->source = carve(mem, &total, p->n_tensors, sizeof *s->source);
     s->ready = carve(mem, &total, p->n_tensors, sizeof *s->ready);
     return total;
@@ -282,15 +283,21 @@ frugal_status fr_check_step(frugal_session *s, uint32_t step, fr_call *c, frugal
 
 /* Checks every step and takes the largest scratch.  What a block may never come to is no error yet. */
 static frugal_status check_steps(frugal_session *s, frugal_error *err) {
-    s->shared_bytes = s->scratch_bytes = 0;
+    s->shared_bytes = s->scratch_bytes = s->work = 0;
     for (uint32_t i = 0; i < s->plan.n_steps; i++) {
         const fr_op *op = &fr_ops[s->plan.steps[i].op];
         fr_call c;
         const frugal_status status = fr_check_step(s, i, &c, err);
         s->doubtful[i] = status != FRUGAL_OK;
+        s->operations[i] = 0;
         if (s->doubtful[i] && s->parent[i] == FR_NO_BLOCK)
             return status;
-        if (s->doubtful[i] || s->late_step[i] || !op->scratch)
+        if (s->doubtful[i] || s->late_step[i])
+            continue;
+        s->operations[i] = fr_step_operations(op, &c);
+        if (__builtin_add_overflow(s->work, s->operations[i], &s->work))
+            s->work = INT64_MAX;
+        if (!op->scratch)
             continue;
         fr_scratch need = {0, 0};
         op->scratch(&c, &need);
@@ -427,18 +434,7 @@ int64_t fr_step_operations(const fr_op *op, const fr_call *c) {
     return op->operations ? op->operations(c) : c->n_out > 0 ? c->out[0]->n : 0;
 }
 
-int64_t fr_session_operations(const frugal_session *s) {
-    int64_t sum = 0;
-    for (uint32_t i = 0; s->resolved && i < s->plan.n_steps; i++) {
-        const fr_op *op = &fr_ops[s->plan.steps[i].op];
-        frugal_error e;
-        fr_call c;
-        fr_make_call((frugal_session *)(uintptr_t)s, i, &c, &e);
-        if (__builtin_add_overflow(sum, s->late_step[i] || s->doubtful[i] ? 0 : fr_step_operations(op, &c), &sum))
-            return INT64_MAX;
-    }
-    return sum;
-}
+int64_t fr_session_operations(const frugal_session *s) { return s->resolved ? s->work : 0; }
 
 /* ---- run ---- */
 
@@ -494,6 +490,25 @@ void fr_record_step(const frugal_session *s, uint32_t step, const fr_call *c, in
     r->operations += fr_step_operations(op, c);
 }
 
+static frugal_status run_steps(frugal_session *s, frugal_error *err) {
+    for (uint32_t i = 0; i < s->plan.n_steps; i++) {
+        const fr_op *op = &fr_ops[s->plan.steps[i].op];
+        frugal_error e;
+        fr_call c;
+        fr_make_call(s, i, &c, &e);
+        c.shared = s->base + s->shared_at;
+        c.scratch = s->base + s->scratch_at;
+        const bool timed = s->records && s->clock;
+        fr_pool_expect(s->pool, s->operations[i]);
+        const int64_t start = timed ? s->clock() : 0;
+        if (fr_any_output(&c) && op->run(&c) != FRUGAL_OK)
+            return fr_give(err, &e, i);
+        if (s->records)
+            fr_record_step(s, i, &c, timed ? s->clock() - start : 0);
+    }
+    return FRUGAL_OK;
+}
+
 frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_bytes, const void *const *inputs,
                                  void *const *outputs, frugal_error *err) {
     if (!s)
@@ -509,25 +524,11 @@ frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_by
     if (s->records && s->plan.n_steps)
         memset(s->records, 0, s->plan.n_steps * sizeof *s->records);
     s->base = base;
-    if (s->dynamic)
-        return fr_run_dynamic(s, arena_bytes, err);
-    for (uint32_t i = 0; i < s->plan.n_steps; i++) {
-        const fr_op *op = &fr_ops[s->plan.steps[i].op];
-        frugal_error e;
-        fr_call c;
-        fr_make_call(s, i, &c, &e);
-        c.shared = base + s->shared_at;
-        c.scratch = base + s->scratch_at;
-        const bool timed = s->records && s->clock;
-        const int64_t start = timed ? s->clock() : 0;
-        if (fr_any_output(&c) && op->run(&c) != FRUGAL_OK)
-            return fr_give(err, &e, i);
-        if (s->records)
-            fr_record_step(s, i, &c, timed ? s->clock() - start : 0);
-    }
-    return FRUGAL_OK;
+    fr_pool_begin(s->pool, s->work);
+    const frugal_status status = s->dynamic ? fr_run_dynamic(s, arena_bytes, err) : run_steps(s, err);
+    fr_pool_end(s->pool);
+    return status;
 }
-
 void frugal_session_record(frugal_session *s, frugal_record *records, int64_t (*clock)(void)) {
     if (!s)
         return;

@@ -46,7 +46,9 @@ struct frugal_session {
     uint8_t *ready;      /* [n_tensors] late tensors and sources: written in this run */
     int32_t n_live;      /* late tensors in the heap */
     int64_t heap_at, heap_bytes, heap_want, turns_left, max_turns;
-    uint8_t *base; /* of the arena, while it runs */
+    uint8_t *base;       /* of the arena, while it runs */
+    int64_t *operations; /* [n_steps] as resolved; 0: not known before it runs */
+    int64_t work;        /* their sum */
 };
 
 /* Fills s->parent and s->jump: every IF, ELSE and LOOP has its END. */
