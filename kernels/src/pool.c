@@ -1,12 +1,15 @@
 /* pool.c - threads for fr_pool_run, the number of CPUs this process may use, and a clock; -DFRUGAL_NO_THREADS leaves one thread.
  *
- * A job is a number of pieces, handed out by counting `left` down to 0.  Whoever calls takes part, and waits only for pieces that
- * a worker has taken: a worker that the system has not scheduled in time delays nobody.  Workers that find nothing to take spin
- * for a bounded time, longer while a run is under way than after it, and sleep then.  Waking a sleeper takes some microseconds of
- * the caller and some tens until it is there, so the caller starts alone and wakes the others only for work that is worth it:
- * because the session has said so (fr_pool_expect), or because its own first pieces took long.  Threads beyond the CPUs of the
- * caller stay asleep, as each would only take the CPU of another.  In a forked child the workers do not exist: jobs run in the
- * calling thread. */
+ * A job is cut into pieces, and every thread has a range of them: from one job to the next a thread finds in its cache what it
+ * has written, and reads whole runs of what another has.  A thread that is done with its own takes pieces from the ends of the
+ * others' ranges, so one that the system has not scheduled delays nobody: the caller waits only for pieces that a worker has
+ * taken.
+ *
+ * Workers that find nothing to take spin for a bounded time, longer while a run is under way than after it, and sleep then.
+ * Waking a sleeper takes some microseconds of the caller and some tens until it is there, so the caller starts alone and wakes
+ * the others only for work that is worth it: because the session has said so (fr_pool_expect), or because its own first pieces
+ * took long. Threads beyond the CPUs of the caller stay asleep, as each would only take the CPU of another.  In a forked child
+ * the workers do not exist: jobs run in the calling thread. */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* sched_getaffinity */
 #endif
@@ -72,6 +75,7 @@ typedef struct worker {
     frugal_pool *pool;
     pthread_t thread;
     int32_t index;
+    unsigned seen;      /* the last job it knows; its own */
     atomic_int id;      /* of the system, 0 until it has begun */
     int64_t since, now; /* when it got its CPU, as far as it can tell, and when it looked last; its own */
     atomic_int asleep;
@@ -79,18 +83,24 @@ typedef struct worker {
     pthread_cond_t wake;
 } worker;
 
+/* Pieces [first, end) of the job that nobody has taken, as first + end << 16. */
+typedef struct range {
+    _Alignas(64) atomic_uint left;
+} range;
+
 struct frugal_pool {
-    int32_t threads; /* the caller included */
-    unsigned forks;  /* workers exist in this process only */
-    /* The job.  Written by the caller while no piece is left or under way, read by those who took a piece. */
+    /* The job: written by the caller while no piece is left or under way, read by those who took a piece; in one cache line with
+     * the number that workers look at, so that they have it with one transfer. */
+    _Alignas(64) atomic_uint job; /* counts them */
     fr_task task;
     void *ctx;
     int64_t n, each, pieces;
-    int64_t alone; /* ns of this run's jobs so far in which workers slept */
+    _Alignas(64) int32_t threads; /* the caller included */
+    unsigned forks;               /* workers exist in this process only */
+    int64_t alone;                /* ns of this run's jobs so far in which workers slept */
     atomic_int busy, waiting;
     pthread_mutex_t mutex;
     pthread_cond_t idle;
-    _Alignas(64) atomic_int_fast64_t left; /* pieces nobody has taken; what workers look at */
     _Alignas(64) atomic_int_fast64_t done; /* pieces that workers have finished */
     _Alignas(64) atomic_int sleepers, runs, stop;
     atomic_int_fast64_t expected; /* operations of the next job; 0: unknown */
@@ -100,6 +110,7 @@ struct frugal_pool {
 #if defined(__linux__)
     cpu_set_t cpus; /* of the caller; for whoever holds placing */
 #endif
+    range *range; /* [threads], behind the workers */
     _Alignas(64) worker workers[];
 };
 
@@ -130,19 +141,29 @@ int64_t frugal_clock(void) {
 
 /* ---- pieces ---- */
 
-/* Takes a piece; its number counts from the end.  0: none is left. */
-static int64_t take(frugal_pool *p) {
-    int64_t left = atomic_load_explicit(&p->left, memory_order_acquire);
-    while (left > 0) {
-        /* That this may take a piece of a later job than the one it looked at does no harm: the job is read afterwards. */
-        if (atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acq_rel, memory_order_acquire))
-            return left;
+/* Takes the first piece of a thread's own range, the last of another's; -1: none is left.  That it may belong to a later job than
+ * the one the thread knows of does no harm: the job is read afterwards, and stays until the piece is done. */
+static int32_t take_from(range *r, bool own) {
+    unsigned left = atomic_load_explicit(&r->left, memory_order_acquire);
+    for (;;) {
+        const unsigned first = left & 0xffff, end = left >> 16;
+        if (first >= end)
+            return -1;
+        if (atomic_compare_exchange_weak_explicit(&r->left, &left, own ? left + 1 : left - 0x10000, memory_order_acq_rel,
+                                                  memory_order_acquire))
+            return (int32_t)(own ? first : end - 1);
     }
-    return 0;
 }
 
-static void run_piece(const frugal_pool *p, int64_t number, int32_t thread) {
-    const int64_t first = (p->pieces - number) * p->each, end = first + p->each < p->n ? first + p->each : p->n;
+static int32_t take(frugal_pool *p, int32_t thread) {
+    int32_t piece = take_from(&p->range[thread], true);
+    for (int32_t k = 1; k < p->threads && piece < 0; k++)
+        piece = take_from(&p->range[(thread + k) % p->threads], false);
+    return piece;
+}
+
+static void run_piece(const frugal_pool *p, int32_t piece, int32_t thread) {
+    const int64_t first = piece * p->each, end = first + p->each < p->n ? first + p->each : p->n;
     FR_POOL_JOLT();
     for (int64_t i = first; i < end; i++)
         p->task(p->ctx, i, thread);
@@ -236,17 +257,19 @@ static void work_along(worker *w) {
             count = 0;
             give_way(w);
         }
-        const int64_t number = take(p);
-        if (number == 0)
+        const int32_t piece = take(p, w->index);
+        if (piece < 0)
             break;
-        run_piece(p, number, w->index);
+        run_piece(p, piece, w->index);
         count++;
     }
     hand_in(p, count);
 }
 
-static bool nothing_to_do(frugal_pool *p) {
-    return atomic_load_explicit(&p->left, memory_order_relaxed) <= 0 && !atomic_load_explicit(&p->stop, memory_order_relaxed);
+static bool nothing_new(worker *w) {
+    frugal_pool *p = w->pool;
+    return atomic_load_explicit(&p->job, memory_order_relaxed) == w->seen &&
+           !atomic_load_explicit(&p->stop, memory_order_relaxed);
 }
 
 /* True when there is something to do, false when the time is over. */
@@ -256,7 +279,7 @@ static bool spin_for_job(worker *w) {
     int64_t spent = 0;
     while (spent < (atomic_load_explicit(&p->runs, memory_order_relaxed) ? SPIN_IN_RUN : SPIN_AFTER_RUN)) {
         for (int i = 0; i < SPINS_A_LOOK; i++) {
-            if (!nothing_to_do(p))
+            if (!nothing_new(w))
                 return true;
             pause_cpu();
         }
@@ -274,7 +297,7 @@ static void sleep_for_job(worker *w) {
     atomic_store(&w->asleep, 1);
     atomic_fetch_add(&p->sleepers, 1);
     /* Whoever publishes a job looks at the sleepers afterwards, this one looks at the job afterwards: one of the two sees it. */
-    if (atomic_load(&p->left) <= 0 && !atomic_load(&p->stop)) {
+    if (atomic_load(&p->job) == w->seen && !atomic_load(&p->stop)) {
         while (atomic_load(&w->asleep))
             pthread_cond_wait(&w->wake, &w->mutex);
     } else if (atomic_exchange(&w->asleep, 0)) {
@@ -289,6 +312,7 @@ static void *work(void *arg) {
     while (!atomic_load(&w->pool->stop)) {
         if (!spin_for_job(w))
             sleep_for_job(w);
+        w->seen = atomic_load(&w->pool->job);
         work_along(w);
     }
     return NULL;
@@ -319,12 +343,12 @@ static bool someone_sleeps(frugal_pool *p) { return atomic_load(&p->sleepers) > 
 static int64_t take_part(frugal_pool *p, bool asleep) {
     const int64_t start = asleep ? frugal_clock() : 0;
     int64_t count = 0;
-    for (int64_t number; (number = take(p)) > 0;) {
-        run_piece(p, number, 0);
+    for (int32_t piece; (piece = take(p, 0)) >= 0;) {
+        run_piece(p, piece, 0);
         count++;
         if (!asleep)
             continue;
-        const int64_t left = atomic_load_explicit(&p->left, memory_order_relaxed), spent = frugal_clock() - start;
+        const int64_t left = p->pieces - count, spent = frugal_clock() - start;
         if (left > 0 && (spent / count * left > WAKE_FROM || p->alone + spent > WAKE_AFTER)) {
             wake_workers(p, left);
             asleep = false;
@@ -363,6 +387,14 @@ static int64_t items_a_piece(int64_t n, int32_t threads) {
 #endif
 }
 
+static void share_out(frugal_pool *p) {
+    const int64_t ranges = atomic_load_explicit(&p->limit, memory_order_relaxed);
+    for (int64_t t = 0; t < ranges; t++) {
+        const unsigned first = (unsigned)(p->pieces * t / ranges), end = (unsigned)(p->pieces * (t + 1) / ranges);
+        atomic_store_explicit(&p->range[t].left, first | end << 16, memory_order_release);
+    }
+}
+
 void fr_pool_run(frugal_pool *p, int64_t n, fr_task task, void *ctx) {
     /* busy: two sessions may share a pool; the second one to come works alone. */
     if (!p || n <= 1 || p->threads == 1 || is_foreign(p) || atomic_exchange_explicit(&p->busy, 1, memory_order_acquire)) {
@@ -375,7 +407,8 @@ void fr_pool_run(frugal_pool *p, int64_t n, fr_task task, void *ctx) {
     p->each = items_a_piece(n, p->threads);
     p->pieces = (n + p->each - 1) / p->each;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    atomic_store(&p->left, p->pieces);
+    share_out(p);
+    atomic_fetch_add(&p->job, 1);
     bool asleep = someone_sleeps(p);
     if (asleep && atomic_load_explicit(&p->expected, memory_order_relaxed) >= WORTH_WAKING) {
         wake_workers(p, p->pieces - 1);
@@ -413,7 +446,13 @@ void fr_pool_end(frugal_pool *p) {
 
 static int32_t clamp_threads(int32_t threads) { return threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads; }
 
-size_t frugal_pool_bytes(int32_t threads) { return sizeof(frugal_pool) + (size_t)clamp_threads(threads) * sizeof(worker); }
+/* The pool, its workers, and a range a thread. */
+static size_t range_at(int32_t threads) { return (sizeof(frugal_pool) + (size_t)threads * sizeof(worker) + 63) / 64 * 64; }
+
+size_t frugal_pool_bytes(int32_t threads) {
+    threads = clamp_threads(threads);
+    return range_at(threads) + (size_t)threads * sizeof(range);
+}
 
 /* Workers take no signals: those belong to the program's own threads. */
 static bool start_worker(worker *w, const pthread_attr_t *attr) {
@@ -457,11 +496,12 @@ frugal_status frugal_pool_start(frugal_pool **pool, void *mem, size_t mem_bytes,
     memset(p, 0, frugal_pool_bytes(threads));
     (void)pthread_once(&fork_once, watch_forks);
     p->threads = 1;
-    p->limit = clamp_threads(threads);
+    p->range = (range *)(void *)((uint8_t *)mem + range_at(clamp_threads(threads)));
     p->forks = atomic_load(&forks);
     if (pthread_mutex_init(&p->mutex, NULL) || pthread_cond_init(&p->idle, NULL))
         return FRUGAL_UNSUPPORTED;
     start_workers(p, clamp_threads(threads));
+    p->limit = p->threads;
     *pool = p;
     return FRUGAL_OK;
 }
