@@ -98,14 +98,14 @@ struct frugal_pool {
     _Alignas(64) int32_t threads; /* the caller included */
     unsigned forks;               /* workers exist in this process only */
     int64_t alone;                /* ns of this run's jobs so far in which workers slept */
+    atomic_int_fast64_t expected; /* operations of the next job; 0: unknown */
     atomic_int busy, waiting;
     pthread_mutex_t mutex;
     pthread_cond_t idle;
     _Alignas(64) atomic_int_fast64_t done; /* pieces that workers have finished */
     _Alignas(64) atomic_int sleepers, runs, stop;
-    atomic_int_fast64_t expected; /* operations of the next job; 0: unknown */
-    atomic_int limit;             /* threads that have a CPU */
-    atomic_int placing, cpu;      /* 1 + the CPU of the caller when the workers were placed */
+    atomic_int limit;        /* threads that have a CPU */
+    atomic_int placing, cpu; /* 1 + the CPU of the caller when the workers were placed */
     atomic_int_fast64_t next_look;
 #if defined(__linux__)
     cpu_set_t cpus; /* of the caller; for whoever holds placing */
@@ -180,8 +180,8 @@ static void know_worker(worker *w) { atomic_store(&w->id, (int)syscall(SYS_getti
  * queue until the caller has done all the work. */
 static void move_workers(frugal_pool *p, int cpu) {
     cpu_set_t cpus = p->cpus;
-    if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &cpus) && CPU_COUNT(&cpus) > 1)
-        CPU_CLR(cpu, &cpus);
+    if (cpu < CPU_SETSIZE && CPU_ISSET((size_t)cpu, &cpus) && CPU_COUNT(&cpus) > 1)
+        CPU_CLR((size_t)cpu, &cpus);
     bool all = true;
     for (int32_t i = 1; i < p->threads; i++) {
         const int id = atomic_load(&p->workers[i].id);
@@ -266,11 +266,7 @@ static void work_along(worker *w) {
     hand_in(p, count);
 }
 
-static bool nothing_new(worker *w) {
-    frugal_pool *p = w->pool;
-    return atomic_load_explicit(&p->job, memory_order_relaxed) == w->seen &&
-           !atomic_load_explicit(&p->stop, memory_order_relaxed);
-}
+static bool nothing_new(const worker *w) { return atomic_load_explicit(&w->pool->job, memory_order_relaxed) == w->seen; }
 
 /* True when there is something to do, false when the time is over. */
 static bool spin_for_job(worker *w) {
@@ -297,7 +293,7 @@ static void sleep_for_job(worker *w) {
     atomic_store(&w->asleep, 1);
     atomic_fetch_add(&p->sleepers, 1);
     /* Whoever publishes a job looks at the sleepers afterwards, this one looks at the job afterwards: one of the two sees it. */
-    if (atomic_load(&p->job) == w->seen && !atomic_load(&p->stop)) {
+    if (atomic_load(&p->job) == w->seen) {
         while (atomic_load(&w->asleep))
             pthread_cond_wait(&w->wake, &w->mutex);
     } else if (atomic_exchange(&w->asleep, 0)) {
@@ -510,6 +506,7 @@ void frugal_pool_stop(frugal_pool *p) {
     if (!p || is_foreign(p))
         return;
     atomic_store(&p->stop, 1);
+    atomic_fetch_add(&p->job, 1);
     for (int32_t i = 1; i < p->threads; i++)
         wake_worker(&p->workers[i]);
     for (int32_t i = 1; i < p->threads; i++) {
