@@ -97,7 +97,7 @@ struct frugal_pool {
     int64_t n, each, pieces;
     _Alignas(64) int32_t threads; /* the caller included */
     unsigned forks;               /* workers exist in this process only */
-    int64_t alone;                /* ns of this run's jobs so far in which workers slept */
+    atomic_int_fast64_t alone;    /* ns of this run's jobs so far in which workers slept */
     atomic_int_fast64_t expected; /* operations of the next job; 0: unknown */
     atomic_int busy, waiting;
     pthread_mutex_t mutex;
@@ -327,7 +327,7 @@ static void wake_worker(worker *w) {
 
 static void wake_workers(frugal_pool *p, int64_t pieces) {
     place_workers(p);
-    p->alone = 0;
+    atomic_store_explicit(&p->alone, 0, memory_order_relaxed);
     const int32_t limit = atomic_load_explicit(&p->limit, memory_order_relaxed);
     for (int32_t i = 1; i < p->threads && i < limit && i <= pieces; i++)
         wake_worker(&p->workers[i]);
@@ -345,11 +345,12 @@ static int64_t take_part(frugal_pool *p, bool asleep) {
         if (!asleep)
             continue;
         const int64_t left = p->pieces - count, spent = frugal_clock() - start;
-        if (left > 0 && (spent / count * left > WAKE_FROM || p->alone + spent > WAKE_AFTER)) {
+        if (left > 0 &&
+            (spent / count * left > WAKE_FROM || atomic_load_explicit(&p->alone, memory_order_relaxed) + spent > WAKE_AFTER)) {
             wake_workers(p, left);
             asleep = false;
         } else if (left <= 0) {
-            p->alone += spent;
+            atomic_fetch_add_explicit(&p->alone, spent, memory_order_relaxed);
         }
     }
     return count;
@@ -376,7 +377,7 @@ static void wait_for_workers(frugal_pool *p, int64_t count) {
 
 static int64_t items_a_piece(int64_t n, int32_t threads) {
 #if defined(FR_POOL_EACH)
-    return FR_POOL_EACH(n); /* tests choose */
+    return FR_POOL_EACH(n, threads); /* tests choose */
 #else
     const int64_t each = n / (8 * (int64_t)threads);
     return each > 1 ? each : 1;
@@ -525,6 +526,8 @@ int32_t frugal_pool_threads(const frugal_pool *pool) { return pool ? pool->threa
 
 #if defined(__linux__)
 
+static const char *cgroup_root = "/sys/fs/cgroup", *cgroup_self = "/proc/self/cgroup";
+
 /* The start of a small file as a string; false when it cannot be read. */
 static bool read_file(const char *path, char *text, size_t size) {
     const int f = open(path, O_RDONLY | O_CLOEXEC);
@@ -568,7 +571,7 @@ static bool join_path(char *path, size_t size, const char *root, const char *dir
 
 static int32_t quota_v2(const char *dir, size_t length) {
     char path[512], text[64];
-    if (!join_path(path, sizeof path, "/sys/fs/cgroup", dir, length, "/cpu.max") || !read_file(path, text, sizeof text))
+    if (!join_path(path, sizeof path, cgroup_root, dir, length, "/cpu.max") || !read_file(path, text, sizeof text))
         return MAX_THREADS;
     const char *s = text;
     const int64_t quota = number(&s); /* "max" is none */
@@ -576,12 +579,12 @@ static int32_t quota_v2(const char *dir, size_t length) {
 }
 
 static int32_t quota_v1(const char *dir, size_t length) {
-    char path[512], quota[64], period[64];
-    if (!join_path(path, sizeof path, "/sys/fs/cgroup/cpu", dir, length, "/cpu.cfs_quota_us") ||
-        !read_file(path, quota, sizeof quota))
+    char path[512], root[256], quota[64], period[64];
+    if (!join_path(root, sizeof root, cgroup_root, "", 0, "/cpu"))
         return MAX_THREADS;
-    if (!join_path(path, sizeof path, "/sys/fs/cgroup/cpu", dir, length, "/cpu.cfs_period_us") ||
-        !read_file(path, period, sizeof period))
+    if (!join_path(path, sizeof path, root, dir, length, "/cpu.cfs_quota_us") || !read_file(path, quota, sizeof quota))
+        return MAX_THREADS;
+    if (!join_path(path, sizeof path, root, dir, length, "/cpu.cfs_period_us") || !read_file(path, period, sizeof period))
         return MAX_THREADS;
     const char *q = quota, *t = period;
     return cpus_of(number(&q), number(&t)); /* -1 is no quota */
@@ -599,23 +602,34 @@ static int32_t quota_along(const char *dir, size_t length, int32_t (*quota)(cons
     return least;
 }
 
+/* Whether "cpu" is one of these names, which commas separate. */
+static bool names_cpu(const char *names, size_t length) {
+    for (size_t i = 0, start = 0; i <= length; i++) {
+        if (i < length && names[i] != ',')
+            continue;
+        if (i - start == 3 && memcmp(names + start, "cpu", 3) == 0)
+            return true;
+        start = i + 1;
+    }
+    return false;
+}
+
 /* Lines are "0::/path" (version 2) and "4:cpu,cpuacct:/path" (version 1). */
 static int32_t cgroup_cpus(void) {
     char text[4096];
     int32_t least = quota_v2("", 0), n = quota_v1("", 0);
     least = n < least ? n : least;
-    if (!read_file("/proc/self/cgroup", text, sizeof text))
+    if (!read_file(cgroup_self, text, sizeof text))
         return least;
     for (const char *line = text; *line;) {
         const size_t length = strcspn(line, "\n");
         const char *names = memchr(line, ':', length),
                    *dir = names ? memchr(names + 1, ':', length - (size_t)(names + 1 - line)) : NULL;
         if (dir) {
-            const size_t dir_length = length - (size_t)(dir + 1 - line), names_length = (size_t)(dir - names);
-            const bool cpu = names_length > 4 && (memcmp(names, ":cpu:", 5) == 0 || memcmp(names, ":cpu,", 5) == 0);
-            n = names_length == 1 ? quota_along(dir + 1, dir_length, quota_v2)
-                : cpu             ? quota_along(dir + 1, dir_length, quota_v1)
-                                  : MAX_THREADS;
+            const size_t dir_length = length - (size_t)(dir + 1 - line), names_length = (size_t)(dir - names - 1);
+            n = names_length == 0                    ? quota_along(dir + 1, dir_length, quota_v2)
+                : names_cpu(names + 1, names_length) ? quota_along(dir + 1, dir_length, quota_v1)
+                                                     : MAX_THREADS;
             least = n < least ? n : least;
         }
         line += length + (line[length] == '\n');
