@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "ops.h"
+#include "random.h"
 
 /* ---- copies with an index map for every axis (PAD, RESIZE) ---- */
 
@@ -741,26 +742,9 @@ frugal_status fr_random_check(const fr_call *c) {
     return FRUGAL_OK;
 }
 
-/* Philox 4x32 with 10 rounds (Salmon et al. 2011): four words that depend on the seed and the counter alone. */
-static void philox(uint32_t w[4], uint64_t seed, uint64_t counter) {
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    w[0] = (uint32_t)counter, w[1] = (uint32_t)(counter >> 32), w[2] = w[3] = 0;
-    for (int r = 0; r < 10; r++) {
-        const uint64_t a = (uint64_t)0xD2511F53u * w[0], b = (uint64_t)0xCD9E8D57u * w[2];
-        w[0] = (uint32_t)(b >> 32) ^ w[1] ^ k0;
-        w[2] = (uint32_t)(a >> 32) ^ w[3] ^ k1;
-        w[1] = (uint32_t)b;
-        w[3] = (uint32_t)a;
-        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-    }
-}
-
-/* In [0, 1): 24 bits. */
-static float unit(uint32_t w) { return (float)(w >> 8) * 0x1p-24f; }
-
 /* Two normal numbers of two words (Box and Muller). */
 static void normal_pair(const frugal_isa *isa, uint32_t a, uint32_t b, float out[2]) {
-    float r = 1 - unit(a), t = 6.2831853f * unit(b);
+    float r = 1 - fr_unit(a), t = 6.2831853f * fr_unit(b);
     isa->unary(FRUGAL_U_LOG, &r, &r, 1, 0, 0);
     r = sqrtf(-2 * r);
     isa->unary(FRUGAL_U_COS, &out[0], &t, 1, 0, 0);
@@ -776,9 +760,9 @@ static void random_range(const void *p, int64_t begin, int64_t end, int32_t thre
     for (int64_t i = begin; i < end; i++) {
         uint32_t w[4];
         float v[4];
-        philox(w, (uint64_t)c->attrs[1], (uint64_t)i);
+        fr_philox(w, (uint64_t)c->attrs[1], (uint64_t)i);
         for (int k = 0; k < 4; k++)
-            v[k] = unit(w[k]);
+            v[k] = fr_unit(w[k]);
         if (c->attrs[0])
             normal_pair(c->isa, w[0], w[1], v), normal_pair(c->isa, w[2], w[3], v + 2);
         for (int64_t k = 0; k < 4 && 4 * i + k < c->out[0]->n; k++)
