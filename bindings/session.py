@@ -131,6 +131,22 @@ class Session:
                     made[i].cast("B")[:] = memoryview(data).cast("B")
             return [made[i] for i in chosen]
 
+    def prepare(self, shapes: list[Shape]) -> None:
+        """Make ready for inputs of these shapes.  Hold the pool's lock."""
+        if self._epoch != library.epoch():
+            self._start()
+        if shapes != self._shapes:
+            self._resolve(shapes)
+
+    def handles(self) -> tuple[Any, Any, int]:
+        """frugal_session *, the arena and its bytes, as `prepare` left them.  Hold the pool's lock."""
+        return self._handle, self._arena[1], self._arena_bytes
+
+    def run_bound(self, inputs: Any, outputs: Any) -> None:
+        """Run on the caller's buffers (void *[]), after `prepare`.  Hold the pool's lock."""
+        status = lib.frugal_session_run(self._handle, self._arena[1], self._arena_bytes, inputs, outputs, self._error)
+        check(status, self._error, self.plan)
+
     def _run_arrays(self, arrays: Sequence[Array], wanted: Sequence[int] | None) -> list[Array]:
         import numpy as np
 

@@ -7,6 +7,9 @@
     plan = frugal.compile("model.onnx")                      # compile once,
     plan.save("model.frugal")                                # map in a millisecond ever after
 
+    model = frugal.TextModel.open("smollm2")                 # text generation, on a folder of `frugal export`
+    print(model.generate("Il était une fois", max_new_tokens=40))
+
 Importing frugal imports nothing else: every name below is loaded when it is first used.
 """
 
@@ -16,6 +19,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing typing would d
 __version__ = "0.1.0"
 
 __all__ = [
+    "EmbeddingModel",
     "ExecutionMode",
     "FrugalError",
     "GraphOptimizationLevel",
@@ -32,6 +36,7 @@ __all__ = [
     "Plan",
     "RunOptions",
     "SessionOptions",
+    "TextModel",
     "UnsupportedOperator",
     "__version__",
     "compile",
@@ -43,6 +48,8 @@ __all__ = [
 
 # Home module of every name that is loaded on first use.
 _HOME = {
+    "EmbeddingModel": "text.embedding",
+    "TextModel": "text.model",
     "ExecutionMode": "session",
     "GraphOptimizationLevel": "session",
     "InferenceSession": "session",
@@ -91,6 +98,8 @@ if TYPE_CHECKING:
         get_available_providers,
         get_device,
     )
+    from .text.embedding import EmbeddingModel
+    from .text.model import TextModel
 
 
 def compile(model: str | os.PathLike[str] | bytes, **options: Any) -> Plan:

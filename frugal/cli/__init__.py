@@ -10,10 +10,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FrugalError
-from . import bench, compile, doctor, export, inspect, quantize, run
+from . import bench, chat, compile, doctor, export, generate, inspect, quantize, run
 from .common import Usage
 
-COMMANDS = (export, quantize, compile, run, bench, inspect, doctor)
+COMMANDS = (export, quantize, compile, run, generate, chat, bench, inspect, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ __all__ = ["ACTIVATIONS", "compile_model", "compile_to", "lower_model"]
 
 
 def lower_model(
-    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True
+    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True, generation: bool = False
 ) -> tuple[Graph, dict[str, Any]]:
     """The graph of executor steps of an ONNX model, and the metadata that its plan will carry."""
     from .lower import Lowering, load_handlers
@@ -30,9 +30,13 @@ def lower_model(
         raise InvalidArgument(f"activations: want one of {', '.join(ACTIVATIONS)}, got {activations!r}")
     load_handlers()
     source = read(model)
+    if generation:
+        from .generation import fix_caches
+
+        fix_caches(source.model, source.name)
     graph = Lowering(source, activations).run()
     graph.drop_dead()
-    run_passes(graph, activations, optimize)
+    run_passes(graph, activations, optimize, generation)
     meta = {
         "producer": "frugal",
         "source": source.name,
@@ -42,6 +46,7 @@ def lower_model(
         "onnx_operators": dict(Counter(n.op_type for n in source.model.graph.node).most_common()),
         "passes": graph.history,
         "activations": activations,
+        "generation": generation,
         "notes": graph.notes,
         "model_producer": source.model.producer_name,
         "metadata": {p.key: p.value for p in source.model.metadata_props},
@@ -50,23 +55,31 @@ def lower_model(
 
 
 def compile_to(
-    model: str | os.PathLike[str] | bytes | Any, file: BinaryIO, *, activations: str = "int8", optimize: bool = True
+    model: str | os.PathLike[str] | bytes | Any,
+    file: BinaryIO,
+    *,
+    activations: str = "int8",
+    optimize: bool = True,
+    generation: bool = False,
 ) -> None:
     """Compile an ONNX model (path, bytes or ModelProto) into a seekable binary file; weights are packed one at a time.
 
     activations: how quantized linears see their input: "int8-block" (one scale for each 32 elements of a token), "int8-token"
     (one a token: faster, less accurate), "int8" (the default of the two, blocks), "float" (weights are
-    dequantized when the plan is made).
+    dequantized when the plan is made).  generation: the form of a decoder that frugal.TextModel runs: caches of fixed
+    places (generation.py), `logits` of one token a row, whose index is the additional int64 input `last_index` [batch, 1, 1].
     Raises InvalidModel, UnsupportedOperator, InvalidArgument, MissingExtra.
     """
     from .planfile import write_plan
 
-    graph, meta = lower_model(model, activations=activations, optimize=optimize)
+    graph, meta = lower_model(model, activations=activations, optimize=optimize, generation=generation)
     write_plan(graph, meta, file)
 
 
-def compile_model(model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True) -> bytes:
+def compile_model(
+    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True, generation: bool = False
+) -> bytes:
     """`compile_to` into memory: the bytes of the plan."""
     file = io.BytesIO()
-    compile_to(model, file, activations=activations, optimize=optimize)
+    compile_to(model, file, activations=activations, optimize=optimize, generation=generation)
     return file.getvalue()

@@ -97,7 +97,8 @@ int32_t frugal_session_shape(const frugal_session *s, int32_t t, int64_t *dims);
 int32_t frugal_session_late(const frugal_session *s, uint32_t i);
 const void *frugal_session_data(const frugal_session *s, uint32_t i);
 /* inputs[i], outputs[i]: dense row-major, element-aligned, of the resolved shapes.  outputs[i] may be NULL: not computed for the
- * caller. Inputs are read only; outputs must not overlap inputs.  Not reentrant for one session.  FRUGAL_MORE, from plans with
+ * caller. Inputs are read only; outputs must not overlap inputs, but for a cache that tensor_scatter writes: it may be the same
+ * buffer, written in place.  Not reentrant for one session.  FRUGAL_MORE, from plans with
  * late dims only: the arena was too small for what the data asks; nothing was lost, run again with a larger one. */
 frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_bytes, const void *const *inputs,
                                  void *const *outputs, frugal_error *err);

@@ -21,6 +21,7 @@ from .checkpoint_weights import CheckpointWeights, missing
 from .families import read_spec
 from .gguf_config import read_gguf_spec
 from .gguf_weights import GgufWeights
+from .spec import Spec
 
 TASKS = ("text-generation", "text-generation-with-past")
 
@@ -48,7 +49,7 @@ def export_checkpoint(
     build(g, spec, weights, cache)
     architecture = str((config.get("architectures") or [spec.family])[0])
     props = metadata_of(src, checkpoint, architecture, TASKS[0])
-    props |= {"frugal.cache": cache, "frugal.context": str(spec.context)}
+    props |= _form(spec, cache)
     proto = g.proto(architecture, opset, props)
     folder, name, companions = place(target)
     tensors = list(g.tensors.values())
@@ -59,6 +60,16 @@ def export_checkpoint(
             copy_companions(src, part)
         files = [p for p in part.rglob("*") if p.is_file()]
         return result_of(proto, files, folder, name, "frugal", architecture, TASKS[0], [])
+
+
+def _form(spec: Spec, cache: str) -> dict[str, str]:
+    """What the runtime cannot see from the graph alone: the context, and what the masks say of each layer."""
+    said = {"frugal.cache": cache, "frugal.context": str(spec.context)}
+    if any(x.window for x in spec.layers):
+        said["frugal.windows"] = json.dumps([x.window for x in spec.layers])
+    if spec.alibi:
+        said["frugal.alibi"] = json.dumps(spec.alibi)
+    return said
 
 
 def export_gguf(
@@ -76,7 +87,7 @@ def export_gguf(
     props = {"frugal.source_architecture": architecture, "frugal.task": TASKS[0], f"frugal.sha256.{src.name}": sha256(src)}
     if isinstance(file.metadata.get("general.license"), str):
         props["frugal.license"] = file.metadata["general.license"]
-    props |= {"frugal.cache": cache, "frugal.context": str(spec.context)}
+    props |= _form(spec, cache)
     proto = g.proto(architecture, opset, props)
     folder, name, companion = place(target)
     tensors = list(g.tensors.values())

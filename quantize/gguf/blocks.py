@@ -82,14 +82,14 @@ def pairs_of_32(b: U8) -> U8:
 def _q4_k(b: U8) -> F32:
     s, t = scales6(b[..., 4:16])
     q = pairs_of_32(b[..., 16:])
-    return (half(b, 0) * s)[..., None] * q - (half(b, 2) * t)[..., None]
+    return np.asarray((half(b, 0) * s)[..., None] * q - (half(b, 2) * t)[..., None], np.float32)
 
 
 def _q5_k(b: U8) -> F32:
     s, t = scales6(b[..., 4:16])
     high = b[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
     q = pairs_of_32(b[..., 48:]) | high << 4
-    return (half(b, 0) * s)[..., None] * q - (half(b, 2) * t)[..., None]
+    return np.asarray((half(b, 0) * s)[..., None] * q - (half(b, 2) * t)[..., None], np.float32)
 
 
 def _q6_k(b: U8) -> F32:

@@ -15,6 +15,7 @@ from .gelu import fuse_activations
 from .hard import fuse_hard_activations
 from .identity import drop_identities
 from .integer_linear import fuse_integer_scales
+from .last_token import keep_last_token
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
 from .one_hot import gather_one_hot
@@ -44,8 +45,9 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
 )
 
 
-def run_passes(graph: Graph, activations: str, optimize: bool = True) -> None:
-    """Rewrite the graph in place.  Without `optimize` only what the executor cannot do without.
+def run_passes(graph: Graph, activations: str, optimize: bool = True, generation: bool = False) -> None:
+    """Rewrite the graph in place.  Without `optimize` only what the executor cannot do without.  generation: of a decoder, keep
+    the logits of one token a row.
 
     What each pass did is written to graph.history, for `frugal inspect`.
     """
@@ -54,6 +56,8 @@ def run_passes(graph: Graph, activations: str, optimize: bool = True) -> None:
         run(graph)
         graph.drop_dead()
         graph.history.append((run.__name__, graph.count()))
+    if generation:
+        keep_last_token(graph)
     quantize_activations(graph, activations)
     graph.drop_dead()
     graph.history.append((quantize_activations.__name__, graph.count()))
