@@ -110,6 +110,11 @@ const frugal_isa *frugal_isa_find(const char *name);
 /* The i-th name this CPU can run, best first ("scalar" is last), or NULL. */
 const char *frugal_isa_list(uint32_t i);
 const char *frugal_isa_name(const frugal_isa *isa);
+/* The i-th name of this architecture, best first, usable or not, or NULL. */
+const char *frugal_isa_known(uint32_t i);
+/* What is missing for a known name: "" when it is usable, "build" when this build's compiler had not the instructions, else the
+ * first feature that this CPU or its operating system lacks.  NULL for an unknown name. */
+const char *frugal_isa_lacks(const char *name);
 
 /* Thread pool (kernels/src/pool.c, pthreads; left out on bare metal). */
 size_t frugal_pool_bytes(int32_t threads);

@@ -1,63 +1,143 @@
 /* isa.c - which instruction sets this build and this CPU have, and finding one by name.  No state: the CPU is asked each time. */
 #include <string.h>
-#if defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 #include "isa.h"
 
 #if defined(__x86_64__) || defined(__i386__)
-/* __builtin_cpu_supports also asks whether the operating system saves the registers. */
-static int has_avx2(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#include <cpuid.h>
+
+fr_x86 fr_x86_here(void) {
+    fr_x86 cpu = {{0}, 0};
+    uint32_t a, b, c, d, high;
+    if (__get_cpuid(1, &a, &b, &c, &d)) {
+        cpu.word[FR_X86_1C] = c;
+        if (c >> 27 & 1) { /* xgetbv exists, and says which registers the operating system saves */
+            __asm__ volatile("xgetbv" : "=a"(cpu.saved), "=d"(high) : "c"(0));
+        }
+    }
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        cpu.word[FR_X86_7B] = b;
+        cpu.word[FR_X86_7C] = c;
+        if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
+            cpu.word[FR_X86_71A] = a;
+        }
+    }
+    return cpu;
 }
-static int has_avx512vnni(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+
+enum { AVX2 = 1, AVXVNNI = 2, AVX512VNNI = 4, ALL_X86 = 7 };
+static const struct {
+    const char *name;
+    int needed_by, word, bit;
+} features[] = {
+    {"avx2", ALL_X86, FR_X86_7B, 5},         {"fma", ALL_X86, FR_X86_1C, 12},         {"f16c", ALL_X86, FR_X86_1C, 29},
+    {"avx_vnni", AVXVNNI, FR_X86_71A, 4},    {"avx512f", AVX512VNNI, FR_X86_7B, 16},  {"avx512dq", AVX512VNNI, FR_X86_7B, 17},
+    {"avx512bw", AVX512VNNI, FR_X86_7B, 30}, {"avx512vl", AVX512VNNI, FR_X86_7B, 31}, {"avx512_vnni", AVX512VNNI, FR_X86_7C, 11},
+};
+static const char *x86_lacks(const fr_x86 *cpu, int isa) {
+    const uint32_t saved = isa == AVX512VNNI ? 0xe6 : 0x06; /* SSE and AVX; mask and upper registers too */
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+        if ((features[i].needed_by & isa) && !(cpu->word[features[i].word] >> features[i].bit & 1)) {
+            return features[i].name;
+        }
+    }
+    return (cpu->saved & saved) == saved ? "" : "registers saved by the operating system";
+}
+const char *fr_avx2_lacks(const fr_x86 *cpu) { return x86_lacks(cpu, AVX2); }
+const char *fr_avxvnni_lacks(const fr_x86 *cpu) { return x86_lacks(cpu, AVXVNNI); }
+const char *fr_avx512vnni_lacks(const fr_x86 *cpu) { return x86_lacks(cpu, AVX512VNNI); }
+
+static const char *avx2_lacks(void) {
+    const fr_x86 cpu = fr_x86_here();
+    return fr_avx2_lacks(&cpu);
+}
+static const char *avx512vnni_lacks(void) {
+    const fr_x86 cpu = fr_x86_here();
+    return fr_avx512vnni_lacks(&cpu);
+}
+static const char *avxvnni_lacks(void) {
+#if defined(FRUGAL_AVXVNNI_TEST)
+    return FRUGAL_AVXVNNI_TEST == 1 ? avx512vnni_lacks() : avx2_lacks();
+#else
+    const fr_x86 cpu = fr_x86_here();
+    return fr_avxvnni_lacks(&cpu);
+#endif
+}
+
+#elif defined(__linux__) && (defined(__aarch64__) || defined(__riscv))
+#include <sys/auxv.h>
+/* The kernel tells, and speaks only of what it saves for a process. */
+static const char *unless(unsigned long bit, unsigned long type, const char *name) {
+    return (getauxval(type) & bit) != 0 ? "" : name;
 }
 #endif
 #if defined(__aarch64__)
-/* The kernel tells it on Linux; elsewhere we do not ask, and neon, which every aarch64 CPU has, is used. */
-static int has_dotprod(void) {
+/* Where the kernel is not asked, neon, which every aarch64 CPU has, is used. */
+static const char *dotprod_lacks(void) {
 #if defined(__linux__) && defined(HWCAP_ASIMDDP)
-    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    return unless(HWCAP_ASIMDDP, AT_HWCAP, "asimddp");
 #else
-    return 0;
+    return "asimddp";
 #endif
 }
-static int has_i8mm(void) {
+static const char *i8mm_lacks(void) {
 #if defined(__linux__) && defined(HWCAP2_I8MM)
-    return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+    return *dotprod_lacks() ? dotprod_lacks() : unless(HWCAP2_I8MM, AT_HWCAP2, "i8mm");
 #else
-    return 0;
+    return "i8mm";
+#endif
+}
+#elif defined(__riscv)
+static const char *rvv_lacks(void) {
+#if defined(__riscv_vector) || defined(FRUGAL_RVV_TEST) /* built for CPUs that have it; or told that this one has */
+    return "";
+#elif defined(__linux__)
+    return unless(1ul << ('V' - 'A'), AT_HWCAP, "v");
+#else
+    return "v";
 #endif
 }
 #endif
-static int has_all(void) { return 1; }
+static const char *nothing(void) { return ""; }
 
 /* Best first. */
 static const struct {
+    const char *name;
     const frugal_isa *const *isa; /* *isa is NULL when its file was compiled without the instructions */
-    int (*has)(void);
+    const char *(*lacks)(void);
 } entries[] = {
 #if defined(__x86_64__) || defined(__i386__)
-    {&fr_isa_avx512vnni, has_avx512vnni},
-    {&fr_isa_avx2, has_avx2},
+    {"avx512vnni", &fr_isa_avx512vnni, avx512vnni_lacks},
+    {"avxvnni", &fr_isa_avxvnni, avxvnni_lacks},
+    {"avx2", &fr_isa_avx2, avx2_lacks},
+#elif defined(__aarch64__)
+    {"i8mm", &fr_isa_i8mm, i8mm_lacks},
+    {"dotprod", &fr_isa_dotprod, dotprod_lacks},
+    {"neon", &fr_isa_neon, nothing},
+#elif defined(__riscv)
+    {"rvv", &fr_isa_rvv, rvv_lacks},
 #endif
-#if defined(__aarch64__)
-    {&fr_isa_i8mm, has_i8mm},
-    {&fr_isa_dotprod, has_dotprod},
-    {&fr_isa_neon, has_all},
-#endif
-    {&fr_isa_scalar, has_all},
+    {"scalar", &fr_isa_scalar, nothing},
 };
 enum { ENTRIES = sizeof entries / sizeof entries[0] };
 
+const char *frugal_isa_known(uint32_t i) { return i < ENTRIES ? entries[i].name : NULL; }
+
+static const char *lacks(int k) { return *entries[k].isa ? entries[k].lacks() : "build"; }
+
+const char *frugal_isa_lacks(const char *name) {
+    for (int k = 0; name && k < ENTRIES; k++) {
+        if (!strcmp(name, entries[k].name)) {
+            return lacks(k);
+        }
+    }
+    return NULL;
+}
+
 const char *frugal_isa_list(uint32_t i) {
     for (int k = 0; k < ENTRIES; k++) {
-        if (*entries[k].isa && entries[k].has() && i-- == 0) {
-            return (*entries[k].isa)->name;
+        if (!*lacks(k) && i-- == 0) {
+            return entries[k].name;
         }
     }
     return NULL;
@@ -65,9 +145,8 @@ const char *frugal_isa_list(uint32_t i) {
 
 const frugal_isa *frugal_isa_find(const char *name) {
     for (int k = 0; name && k < ENTRIES; k++) {
-        const frugal_isa *isa = *entries[k].isa;
-        if (isa && (!strcmp(name, "auto") || !strcmp(name, isa->name)) && entries[k].has()) {
-            return isa;
+        if ((!strcmp(name, "auto") || !strcmp(name, entries[k].name)) && !*lacks(k)) {
+            return *entries[k].isa;
         }
     }
     return NULL;

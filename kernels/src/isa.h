@@ -153,10 +153,25 @@ struct frugal_isa {
 
 extern const frugal_isa *const fr_isa_scalar; /* never NULL */
 extern const frugal_isa *const fr_isa_avx2;
+extern const frugal_isa *const fr_isa_avxvnni;
 extern const frugal_isa *const fr_isa_avx512vnni;
 extern const frugal_isa *const fr_isa_neon;
 extern const frugal_isa *const fr_isa_dotprod;
 extern const frugal_isa *const fr_isa_i8mm;
+extern const frugal_isa *const fr_isa_rvv;
+
+#if defined(__x86_64__) || defined(__i386__)
+/* What an x86 CPU says of itself: cpuid leaf 1 ecx, leaf 7 ebx and ecx, leaf 7.1 eax; and XCR0, 0 without xgetbv. */
+enum { FR_X86_1C, FR_X86_7B, FR_X86_7C, FR_X86_71A, FR_X86_WORDS };
+typedef struct fr_x86 {
+    uint32_t word[FR_X86_WORDS], saved;
+} fr_x86;
+fr_x86 fr_x86_here(void);
+/* The first thing that cpu lacks for these kernels, or "". */
+const char *fr_avx2_lacks(const fr_x86 *cpu);
+const char *fr_avxvnni_lacks(const fr_x86 *cpu);
+const char *fr_avx512vnni_lacks(const fr_x86 *cpu);
+#endif
 
 /* The pool: runs task(ctx, i, thread) for i in [0, n), thread in [0, threads), any order; returns when all are done. */
 typedef void (*fr_task)(void *ctx, int64_t i, int32_t thread);

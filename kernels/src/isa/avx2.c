@@ -1,6 +1,7 @@
 /* avx2.c - the kernels for x86-64 with AVX2, FMA and F16C: 16 rows in two vectors, int8 dots by pmaddwd on widened operands.
  *
- * Compile with -mavx2 -mfma -mf16c -ffp-contract=off; without those flags the table is absent.
+ * Compile with -mavx2 -mfma -mf16c -ffp-contract=off; without those flags the table is absent.  avxvnni.c includes this file for
+ * all but the int8 dots (FR_AVXVNNI).
  */
 #include "../isa.h"
 
@@ -236,6 +237,7 @@ static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const f
     }
 }
 
+#ifndef FR_AVXVNNI
 /* ---- int8 weights ---- */
 
 /* A panel [kp/4][16][4] of int8 to int16 [kp/2][16][2]: byte to the high half, arithmetic shift down. */
@@ -727,6 +729,8 @@ static size_t scratch_bytes(int64_t m, int64_t k) {
     return (size_t)(32 * kp + 8 * fours * kp + kp / FR_BLOCK * (64 + 32 * fours));
 }
 
+#endif
+
 /* ---- integer convolution ---- */
 
 /* limit and rounding of isa.h, plus zero: in float32, and in bytes for products that int32 holds. */
@@ -806,6 +810,7 @@ INLINE void put_sums(const fr_qconv *q, const rounding *r, vi *a, vi *b, int64_t
     }
 }
 
+#ifndef FR_AVXVNNI
 /* 16 channels from channel c on x M pixels from i on; w: the panel widened, [runs][2 quads][16][2]. */
 INLINE void qconv_tile(const fr_qconv *q, const rounding *r, const int16_t *w, int64_t i, int64_t c, const int M) {
     const int32_t *params = q->params + c / 16 * FR_QPARAMS;
@@ -1001,6 +1006,7 @@ static void qdepth(const fr_qconv *q) {
     }
 }
 #undef DEPTH_MAC
+#endif
 
 /* The sums of 8 pairs of codes in the low halves. */
 INLINE vf add_codes(__m128i a, __m128i b, const fr_qadd *p) {
@@ -1029,6 +1035,7 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
     }
 }
 
+#ifndef FR_AVXVNNI
 static const frugal_isa table = {.name = "avx2",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
@@ -1049,6 +1056,7 @@ static const frugal_isa table = {.name = "avx2",
                                  .qdepth = qdepth,
                                  .qadd = qadd};
 const frugal_isa *const fr_isa_avx2 = &table;
+#endif
 #else
 const frugal_isa *const fr_isa_avx2 = NULL;
 #endif

@@ -1,0 +1,2 @@
+#include "../isa.h"
+const frugal_isa *const fr_isa_rvv = NULL;
