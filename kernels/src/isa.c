@@ -67,22 +67,20 @@ static const char *avxvnni_lacks(void) {
 #elif defined(__linux__) && (defined(__aarch64__) || defined(__riscv))
 #include <sys/auxv.h>
 /* The kernel tells, and speaks only of what it saves for a process. */
-static const char *unless(unsigned long bit, unsigned long type, const char *name) {
-    return (getauxval(type) & bit) != 0 ? "" : name;
-}
+#define UNLESS(bit, type, name) ((getauxval(type) & (bit)) != 0 ? "" : name)
 #endif
 #if defined(__aarch64__)
 /* Where the kernel is not asked, neon, which every aarch64 CPU has, is used. */
 static const char *dotprod_lacks(void) {
 #if defined(__linux__) && defined(HWCAP_ASIMDDP)
-    return unless(HWCAP_ASIMDDP, AT_HWCAP, "asimddp");
+    return UNLESS(HWCAP_ASIMDDP, AT_HWCAP, "asimddp");
 #else
     return "asimddp";
 #endif
 }
 static const char *i8mm_lacks(void) {
 #if defined(__linux__) && defined(HWCAP2_I8MM)
-    return *dotprod_lacks() ? dotprod_lacks() : unless(HWCAP2_I8MM, AT_HWCAP2, "i8mm");
+    return *dotprod_lacks() ? dotprod_lacks() : UNLESS(HWCAP2_I8MM, AT_HWCAP2, "i8mm");
 #else
     return "i8mm";
 #endif
@@ -92,7 +90,7 @@ static const char *rvv_lacks(void) {
 #if defined(__riscv_vector) || defined(FRUGAL_RVV_TEST) /* built for CPUs that have it; or told that this one has */
     return "";
 #elif defined(__linux__)
-    return unless(1ul << ('V' - 'A'), AT_HWCAP, "v");
+    return UNLESS(1ul << ('V' - 'A'), AT_HWCAP, "v");
 #else
     return "v";
 #endif

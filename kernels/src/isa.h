@@ -71,7 +71,7 @@ typedef struct fr_qconv {
     int dtype;               /* of y: uint8, int8, int32 or float32 (TensorProto.DataType) */
     int32_t zero, low, high; /* of y's unsigned codes */
     int small;               /* every |m| is at most 1/2: no product leaves int32 */
-    void *scratch;           /* depthwise: FR_QSCRATCH bytes a quad; else, where codes are int16, 128 bytes a quad of every run */
+    void *scratch;           /* depthwise: FR_QSCRATCH bytes a quad; else quad_bytes of the instruction set a quad of every run */
     int64_t row; /* output pixels of a row; columns > 0: quad k holds the 4 rows of column k of 3, columns codes apart */
     int64_t columns;
 } fr_qconv;
@@ -142,6 +142,7 @@ struct frugal_isa {
     void (*scale)(float *y, const float *x, int64_t n, float s);
 
     int codes; /* the form of the codes that qconv and qdepth read */
+    int64_t quad_bytes; /* of qconv's scratch, see fr_qconv */
     void (*qconv)(const fr_qconv *q);
     /* Depthwise: channel c of pixel i reads code pixel[i] + run[4 k + j] + c for tap j of quad k (runs is 1); no window, no
      * int32 and float32. */

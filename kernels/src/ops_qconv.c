@@ -329,7 +329,7 @@ static pieces pieces_of(const conv *v) {
     p.run = p.pixel + fr_round_up(4 * v->rows * v->ow, 64);
     p.window = p.run + fr_round_up(4 * run_count(v), 64);
     p.own = p.window + fr_round_up(4 * v->rows * v->ow, 64);
-    p.bytes = p.own + (v->depth ? FR_QSCRATCH * v->quads : v->size == 2 ? 128 * v->runs * v->quads : 0);
+    p.bytes = p.own + (v->depth ? FR_QSCRATCH * v->quads : v->c->isa->quad_bytes * v->runs * v->quads);
     return p;
 }
 

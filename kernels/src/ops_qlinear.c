@@ -80,7 +80,7 @@ void fr_linear_integer_scratch(const fr_call *c, fr_scratch *s) {
     job j;
     cut(c, &j);
     s->shared = j.bytes;
-    s->thread = j.size == 2 ? 128 * j.quads : 0;
+    s->thread = c->isa->quad_bytes * j.quads;
 }
 
 static int64_t saturated(int64_t a, int64_t b) {

@@ -1052,6 +1052,7 @@ static const frugal_isa table = {.name = "avx2",
                                  .unary = unary,
                                  .scale = scale,
                                  .codes = FR_CODES_I16,
+                                 .quad_bytes = 128,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
                                  .qadd = qadd};
