@@ -70,14 +70,23 @@ typedef struct problem {
     int act;
 } problem;
 
-static int8_t code8(int style) { return (int8_t)(style == 0 ? 127 : style == 1 ? (rnd() & 1 ? 127 : -127) : upto(255) - 127); }
+enum { LEAST = 5, MOST = 6, WEIGHT_STYLES = 7 }; /* the extremes: of int4 codes with the farthest zero point */
+static int8_t code8(int style) {
+    return (int8_t)(style == 0 || style == MOST ? 127
+                    : style == LEAST            ? -127
+                    : style == 1                ? (rnd() & 1 ? 127 : -127)
+                                                : upto(255) - 127);
+}
+static uint8_t zero4(int style) {
+    return (uint8_t)(style == LEAST ? 15 : style == MOST ? 0 : style == 1 ? (rnd() & 1) * 15 : (uint32_t)upto(16));
+}
 static uint16_t half_scale(int style) {
     static const uint16_t odd[8] = {0x0000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x8001, 0x83ff};
     return (uint16_t)(style == 3 ? odd[upto(8)] : 0x1400 + upto(0x1000));
 }
 
 static void make_weights(problem *p) {
-    const int style = (int)upto(5);
+    const int style = (int)upto(WEIGHT_STYLES);
     p->wscale = floats(p->np, 0.01f);
     p->w8 = alloc((size_t)(p->np * p->kp));
     for (int64_t i = 0; i < p->np * p->kp; i++) {
@@ -87,19 +96,19 @@ static void make_weights(problem *p) {
     for (int64_t i = 0; i < p->np / 16 * p->nb; i++) {
         uint8_t *block = p->w4 + i * FR_W4_BLOCK;
         for (int j = 0; j < 256; j++) {
-            block[j] = (uint8_t)(style == 0 ? 255 : upto(256));
+            block[j] = (uint8_t)(style == 0 || style == MOST ? 255 : style == LEAST ? 0 : upto(256));
         }
         for (int j = 0; j < 16; j++) {
             uint16_t h = half_scale(style);
             memcpy(block + 256 + 2 * j, &h, 2);
-            block[288 + j] = (uint8_t)(style == 1 ? (rnd() & 1) * 15 : (uint32_t)upto(16));
+            block[288 + j] = zero4(style);
         }
     }
     p->b = floats(p->np * p->k, 1.0f);
 }
 
 static void make_tokens(problem *p) {
-    const int style = (int)upto(5);
+    const int style = (int)upto(LEAST + 1);
     p->q = alloc((size_t)(p->m * p->kp));
     p->sum = alloc((size_t)(p->m * p->nb) * 4);
     p->scale = floats(p->m * (p->blocked ? p->nb : 1), 0.02f);

@@ -419,8 +419,8 @@ INLINE void w8_direct(float *t, const int8_t *w, int64_t stride, const fr_act8 *
             vi d = a->blocked ? viset(0) : s[c];
             UNROLL for (int k = 0; k < 8; k++) {
                 const vi x = bc4(q + 4 * k);
-                if (n == 0) {
-                    _mm_prefetch((const char *)p + 64 * k + 1024, _MM_HINT_T0);
+                if (n == 0 && h == 0) {
+                    _mm_prefetch((const char *)p + 64 * k + 1024, _MM_HINT_T1);
                 }
                 d = viadd(d,
                           _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(LD(p + 64 * k), x)), one));
@@ -561,7 +561,7 @@ INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 
                     KEEP(u[i]);
                 }
                 if (c % 2 == 0 || v == 0) { /* the 5 lines that a block touches */
-                    _mm_prefetch((const char *)block + 960 + 64 * (c % 2 ? 4 : v), _MM_HINT_T0);
+                    _mm_prefetch((const char *)block + 960 + 64 * (c % 2 ? 4 : v), _MM_HINT_T1);
                 }
             }
             UNROLL for (int i = 0; i < N; i++) {
