@@ -349,6 +349,8 @@ typedef struct paired {
     const four *four;
     const float *wscale;
     int64_t nb;
+    const int8_t *next; /* weights to ask for, lines of 64 with every block of tokens: few tokens would wait for them */
+    int64_t lines;
 } paired;
 /* One block of 16 rows x N tokens: eight steps of four k. */
 INLINE void w8_block(vi *s0, vi *s1, const int16_t *w, const int16_t *x, const int N) {
@@ -375,7 +377,11 @@ INLINE void w8_tile(float *t, const paired *p, const int N, const int blocked) {
         s0[i] = visub(LD(less), viset(four->less[i]));
         s1[i] = visub(LD(less + 8), viset(four->less[i]));
     }
+    const char *next = (const char *)p->next;
     for (int64_t b = p->nb; b > 0; b--, w += 2 * PAIRED, x += 4 * FR_BLOCK) {
+        for (int64_t l = p->lines; l > 0; l--, next += 64) {
+            _mm_prefetch(next, _MM_HINT_T1);
+        }
         w8_block(s0, s1, w, x, N);
         if (blocked) {
             UNROLL for (int i = 0; i < N; i++) {
@@ -489,6 +495,7 @@ static void w8_group(float *y, int64_t ldy, const paired *g, int64_t i, int64_t 
     for (int64_t r = 0; r < rows; r += 4) {
         paired at = *g;
         at.x += r * g->nb * FR_BLOCK, at.four += r / 4 * (blocked ? g->nb : 1);
+        at.next += r / 4 * g->nb * g->lines * 64;
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if (blocked) {                                                                                                           \
@@ -513,12 +520,21 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     int16_t *d = scratch, *tokens = d + 16 * kp;
     four *four = (void *)(tokens + 4 * fours * kp);
     int32_t *less = (void *)(four + fours * nb);
+    const int64_t lines = (8 + fours - 1) / fours; /* a panel has 8 a block */
     pair_tokens(tokens, four, a, m0, m1 - m0);
     for (int64_t p = p0; p < p1; p++) {
+        const int8_t *next = w + (p + 1) * 16 * kp;
         pair_panel(d, less, w + p * 16 * kp, nb, a->blocked);
         for (int64_t i = m0, rows; i < m1; i += rows) {
             const int64_t r = i - m0;
-            const paired g = {d, tokens + r * kp, less, four + r / 4 * (a->blocked ? nb : 1), wscale + 16 * p, nb};
+            const paired g = {d,
+                              tokens + r * kp,
+                              less,
+                              four + r / 4 * (a->blocked ? nb : 1),
+                              wscale + 16 * p,
+                              nb,
+                              next + r / 4 * nb * lines * 64,
+                              r < 32 && p + 1 < p1 ? lines : 0};
             rows = m1 - i < GROUP ? m1 - i : GROUP;
             w8_group(y, ldy, &g, i, rows, p, n, e, a->blocked);
         }
