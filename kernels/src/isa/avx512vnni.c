@@ -422,6 +422,9 @@ typedef struct panels {
     int64_t w_step, less_step;
     const float *wscale; /* int8 */
     int64_t wscale_step;
+    const uint8_t *next; /* prepared int4: the panels after these, next_step apart, to ask for: lines of 64 with every block of a
+                            tile */
+    int64_t next_step, lines;
 } panels;
 
 /* P panels x N tokens from token i on. */
@@ -441,7 +444,11 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
             s[c] = kind & READY ? LD(row(&l, c / N, 0)) : viset(less[c % N]);
         }
     }
+    const uint8_t *next = w->next;
     for (int64_t b = 0; b < nb; b++) {
+        for (int64_t line = kind == (BLOCK4 | READY) ? w->lines : 0; line > 0; line--, next += 64) {
+            UNROLL for (int p = 0; p < P; p++) { _mm_prefetch((const char *)next + p * w->next_step, _MM_HINT_T1); }
+        }
         if (MATH(kind) != TOKEN8) {
             UNROLL for (int c = 0; c < P * N; c++) {
                 s[c] = kind & READY ? LD(row(&l, c / N, 0)) : kind == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0);
@@ -481,6 +488,7 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
     store_tile(to, f, P, N);
 }
 
+enum { W4_LINES = 5 }; /* that a block of int4 weights touches */
 /* Tokens i .. i + rows - 1 of panels p, p + step, ..., by tiles of at most W tokens. */
 INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, int64_t i, int64_t rows, const int P, const int W,
                       const int kind) {
@@ -488,10 +496,16 @@ INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, i
     for (int64_t r = 0, n; r < rows; r += n) {
         const target to = target_of(g->e, g->y, g->ldy, g->n, i, 16 * p, 16 * step, t, rows, r);
         n = even(rows - r, W);
+        panels at = *w;
+        if (kind == (BLOCK4 | READY)) {
+            const int64_t tile = (i + r - g->m0) / W;
+            at.next += tile * (g->a->kp / FR_BLOCK) * at.lines * 64;
+            at.lines = tile < W4_LINES ? at.lines : 0;
+        }
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            dot_tile(&to, g, w, i + r, P, N, kind);                                                                              \
+            dot_tile(&to, g, &at, i + r, P, N, kind);                                                                            \
         }                                                                                                                        \
         break;
         TWELVE(n, CASE)
@@ -503,7 +517,8 @@ INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, i
 INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, const int kind) {
     const int64_t panel = g->a->kp / FR_BLOCK * BLOCK_BYTES(kind), l = (g->p1 - p0) / P;
     for (int64_t p = p0; p < p0 + l; p++) {
-        const panels w = {g->w + p * panel, NULL, l * panel, 0, MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p, 16 * l};
+        panels w = {.w = g->w + p * panel, .w_step = l * panel, .wscale_step = 16 * l};
+        w.wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
         run_group(g, &w, p, l, g->m0, g->m1 - g->m0, P, W, kind);
     }
     return p0 + P * l;
@@ -511,7 +526,7 @@ INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, 
 /* P neighbouring panels, prepared once, meet all tokens. */
 INLINE void run_panels(const call *g, int64_t p, const int P, const int W, const int kind) {
     const int64_t nb = g->a->kp / FR_BLOCK, panel = nb * BLOCK_BYTES(kind);
-    panels w = {g->w + p * panel, g->ready, panel, nb * 64, NULL, 16};
+    panels w = {.w = g->w + p * panel, .less = g->ready, .w_step = panel, .less_step = nb * 64, .wscale_step = 16};
     for (int j = 0; kind == BLOCK4 && j < P; j++) {
         prepare4(g->ready + j * nb * READY_BLOCK4, w.w + j * panel, nb);
     }
@@ -519,7 +534,10 @@ INLINE void run_panels(const call *g, int64_t p, const int P, const int W, const
         prepare8((int32_t *)(void *)(g->ready + j * nb * 64), w.w + j * panel, nb, kind);
     }
     if (kind == BLOCK4) {
-        w = (panels){g->ready, g->ready + 512, nb * READY_BLOCK4, nb * READY_BLOCK4, NULL, 0};
+        const int64_t tiles = (g->m1 - g->m0 + W - 1) / W;
+        w = (panels){.w = g->ready, .less = g->ready + 512, .w_step = nb * READY_BLOCK4, .less_step = nb * READY_BLOCK4};
+        w.next = g->w + (p + P) * panel, w.next_step = panel;
+        w.lines = p + 2 * P <= g->p1 ? (W4_LINES + tiles - 1) / tiles : 0;
     } else {
         w.wscale = g->wscale + 16 * p;
     }
