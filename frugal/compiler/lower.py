@@ -61,6 +61,7 @@ HANDLER_MODULES = (
     "conv_ops",
     "index_ops",
     "math_ops",
+    "ml_ops",
     "matrix_ops",
     "nn_ops",
     "norm_ops",

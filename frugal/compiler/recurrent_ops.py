@@ -1,4 +1,8 @@
-"""Handlers of RNN, GRU and LSTM: one LINEAR for the inputs of all steps and directions, then one RECURRENT step."""
+"""Handlers of RNN, GRU and LSTM: one LINEAR for the inputs of all steps and directions, then one RECURRENT step.
+
+DynamicQuantizeLSTM, which onnxruntime's quantize_dynamic writes, is an LSTM of its dequantized weights: inputs and states, which
+onnxruntime rounds to 8 bits anew at each step, stay float32.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 
 from .dims import Dim
 from .ir import Binary, Cell, DType, Layout, Op, Tensor, Unary, Weight
-from .lower import Node, op, show
+from .lower import MICROSOFT, Node, op, show, type_name
 from .math_ops import binary
 from .pack import PANEL, round_up
 
@@ -36,16 +40,17 @@ class Recurrence:
     """The operands of a node, checked: d directions, g gates, h units."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
-        self.x, self.w, self.r, self.bias = node.get(0), node.get(1), node.get(2), node.optional(3)
-        self.lens, self.h0 = node.optional(4), node.optional(5)
-        lstm = node.type == "LSTM"
+        self.node, self.kind = node, node.type.removeprefix("DynamicQuantize")
+        self.x, self.bias, self.lens, self.h0 = node.get(0), node.optional(3), node.optional(4), node.optional(5)
+        quantized = node.type != self.kind
+        self.w, self.r = (dequantized(node, 1, 8), dequantized(node, 2, 10)) if quantized else (node.get(1), node.get(2))
+        lstm = self.kind == "LSTM"
         self.c0, self.peepholes = (node.optional(6), node.optional(7)) if lstm else (None, None)
         node.floats(self.x, self.w, self.r, self.bias, self.h0, self.c0, self.peepholes)
         direction = str(node.attr("direction", "forward")).lower()
         if direction not in DIRECTIONS:
             raise node.fail(f"direction '{direction}'")
-        self.direction, self.g = DIRECTIONS[direction], GATES[node.type]
+        self.direction, self.g = DIRECTIONS[direction], GATES[self.kind]
         self.d = 2 if self.direction == 2 else 1
         self.batch_first = int(node.attr("layout", 0))
         self.h = self._units()
@@ -79,7 +84,7 @@ class Recurrence:
     @property
     def after(self) -> bool:
         """Whether a GRU applies its reset gate behind the recurrent product, whose bias then stays apart."""
-        return self.node.type == "GRU" and bool(self.node.attr("linear_before_reset", 0))
+        return self.kind == "GRU" and bool(self.node.attr("linear_before_reset", 0))
 
     # ---- the input's part ----
     def inputs(self) -> Tensor:
@@ -151,7 +156,7 @@ class Recurrence:
 
     def functions(self) -> list[int | float]:
         """Function, alpha, beta for f, g, h of both directions; ONNX hands alphas and betas out to those that take one."""
-        node, each = self.node, DEFAULTS[self.node.type]
+        node, each = self.node, DEFAULTS[self.kind]
         names = [_text(name).lower() for name in node.attr("activations") or each * self.d]
         if len(names) != len(each) * self.d:
             raise node.fail(f"{len(names)} activations, not {len(each) * self.d}")
@@ -182,6 +187,24 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def dequantized(node: Node, place: int, scale_place: int) -> Tensor:
+    """Codes [d, n, 4 h] with a scale and zero point a direction, or a column, as the weights [d, 4 h, n] of an LSTM."""
+    codes, scale, zero = node.get(place), node.get(scale_place), node.optional(scale_place + 1)
+    if codes.const is None or scale.const is None or (zero is not None and zero.const is None):
+        raise node.unsupported("quantized weights, scales or zero points that are not constants")
+    if codes.dtype not in (DType.INT8, DType.UINT8):
+        raise node.unsupported(f"weights of {type_name(codes.dtype)}")
+    d, columns = codes.const.shape[0], codes.const.shape[-1]
+    sizes = {scale.const.size, 1 if zero is None or zero.const is None else zero.const.size}
+    if codes.rank != 3 or not sizes <= {1, d, d * columns}:
+        raise node.fail(f"'{scale.name}' {show(scale.shape)} does not fit weights {show(codes.shape)}")
+    zeros = np.zeros(1, np.float32) if zero is None or zero.const is None else zero.const.astype(np.float32)
+    per_column = [np.broadcast_to(v.reshape(-1, 1, max(v.size // d, 1)), (d, 1, columns)) for v in (zeros, scale.const)]
+    values = (codes.const.astype(np.float32) - per_column[0]) * per_column[1]
+    return node.constant(np.ascontiguousarray(values.transpose(0, 2, 1)))
+
+
+@op("DynamicQuantizeLSTM", domain=MICROSOFT)
 @op("RNN", "GRU", "LSTM")
 def recurrent(node: Node) -> list[Tensor]:
     """Y [t, d, b, h], Y_h [d, b, h], Y_c likewise (LSTM), batch first with layout 1."""
@@ -191,8 +214,8 @@ def recurrent(node: Node) -> list[Tensor]:
         raise node.fail("sequence_lens has to be int32")
     limit = node.attr("clip")
     attrs = [
-        CELLS[node.type], its.direction, its.batch_first, int(its.after),
-        int(node.type == "LSTM" and bool(node.attr("input_forget", 0))), float(limit) if limit else inf, *its.functions(),
+        CELLS[its.kind], its.direction, its.batch_first, int(its.after),
+        int(its.kind == "LSTM" and bool(node.attr("input_forget", 0))), float(limit) if limit else inf, *its.functions(),
     ]  # fmt: skip
     time, batch = its.x.shape[its.batch_first], its.x.shape[1 - its.batch_first]
     wanted = [bool(name) for name in node.proto.output] + [False] * 3
@@ -200,7 +223,7 @@ def recurrent(node: Node) -> list[Tensor]:
     states = its.states(its.h)
     y = node.tensor(DType.FLOAT, every if wanted[0] else (0,))
     last = node.tensor(DType.FLOAT, states)
-    cell = node.tensor(DType.FLOAT, states if node.type == "LSTM" and wanted[2] else (0,))
+    cell = node.tensor(DType.FLOAT, states if its.kind == "LSTM" and wanted[2] else (0,))
     operands = [its.inputs(), its.weights(), its.reset_bias(), its.h0, its.c0, its.peepholes, its.lens]
     node.emit_all(Op.RECURRENT, operands, [last, y, cell], attrs)
-    return [y, last, cell][: 3 if node.type == "LSTM" else 2]
+    return [y, last, cell][: 3 if its.kind == "LSTM" else 2]

@@ -258,3 +258,44 @@ def test_same_bits_on_every_instruction_set(kind: str, h: int) -> None:
         for other in results[1:]:
             for a, b in zip(results[0], other, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def dynamic_lstm(code: type, per_column: bool, direction: str) -> tuple[onnx.ModelProto, onnx.ModelProto, dict[str, np.ndarray]]:
+    """A DynamicQuantizeLSTM and the LSTM of its dequantized weights."""
+    rng, (t, b, i, h) = np.random.default_rng(3), (6, 2, 10, 7)
+    d = 2 if direction == "bidirectional" else 1
+    constants: dict[str, np.ndarray] = {"B": rng.uniform(-1, 1, (d, 8 * h)).astype(np.float32)}
+    real = {"B": constants["B"]}
+    for name, n in (("W", i), ("R", h)):
+        info = np.iinfo(code)
+        codes = rng.integers(info.min, info.max + 1, (d, n, 4 * h)).astype(code)
+        scale = rng.uniform(0.002, 0.004, (d, 4 * h) if per_column else (d,)).astype(np.float32)
+        zero = np.full(scale.shape, 0 if code is np.int8 else 128, code)
+        constants |= {name: codes, f"{name}_s": scale, f"{name}_z": zero}
+        values = (codes.astype(np.float32) - zero.reshape(d, 1, -1)) * scale.reshape(d, 1, -1)
+        real[name] = np.ascontiguousarray(values.transpose(0, 2, 1))
+    feeds = {"X": rng.uniform(-1, 1, (t, b, i)).astype(np.float32)}
+    models = []
+    for kind, operands, held in (
+        ("DynamicQuantizeLSTM", ["X", "W", "R", "B", "", "", "", "", "W_s", "W_z", "R_s", "R_z"], constants),
+        ("LSTM", ["X", "W", "R", "B"], real),
+    ):
+        domain = "com.microsoft" if kind != "LSTM" else ""
+        node = helper.make_node(kind, operands, ["Y", "Y_h", "Y_c"], domain=domain, hidden_size=h, direction=direction)
+        infos = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in ("Y", "Y_h", "Y_c")]
+        x = helper.make_tensor_value_info("X", TensorProto.FLOAT, [t, b, i])
+        graph = helper.make_graph([node], "g", [x], infos, [numpy_helper.from_array(v, k) for k, v in held.items()])
+        imports = [helper.make_opsetid("", 14), helper.make_opsetid("com.microsoft", 1)]
+        models.append(helper.make_model(graph, opset_imports=imports, ir_version=8))
+    return models[0], models[1], feeds
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("code", "per_column"), [(np.int8, False), (np.int8, True), (np.uint8, False)])
+def test_dynamic_quantize_lstm(code: type, per_column: bool, direction: str) -> None:
+    """The LSTM of the dequantized weights; near onnxruntime, which rounds inputs and states to 8 bits at every step."""
+    quantized, real, feeds = dynamic_lstm(code, per_column, direction)
+    got = run(quantized, feeds)
+    for mine, exact, theirs in zip(got, run_onnxruntime(real, feeds), run_onnxruntime(quantized, feeds), strict=True):
+        np.testing.assert_allclose(mine, exact, atol=1e-5)
+        np.testing.assert_allclose(mine, theirs, atol=0.02)
