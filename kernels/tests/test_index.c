@@ -465,7 +465,7 @@ static void test_sizes(void) {
             pb_step(b, FRUGAL_OP_SIZES, PB_LIST(in[0], in[1], in[2], in[3]), PB_LIST(y), PB_LIST(t->kind, t->flag));
         else
             pb_step(b, FRUGAL_OP_SIZES, PB_LIST(in[0], in[1], in[2], in[3]), PB_LIST(y), PB_LIST(t->kind, t->flag, 2, 3, 4));
-        io x = {.fixed = true, .out = {got}, .out_bytes = {(size_t)(good ? t->want_n : 0) * 8}};
+        io x = {.fixed = true, .out = {got}, .out_bytes = {(size_t)(good ? t->want_n : -t->want_n) * 8}};
         const frugal_status st = run_plan(b, &x);
         check(good ? st == FRUGAL_OK && memcmp(got, t->want, x.out_bytes[0]) == 0 : st == FRUGAL_BAD_INPUT, "sizes", "case",
               (int64_t)k, st);
