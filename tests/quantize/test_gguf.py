@@ -16,6 +16,7 @@ from frugal.quantize.gguf import GgufFile, blocks
 from frugal.quantize.gguf.stored import EXACT, FOUR_BITS, StoredTensor, parts
 
 import frugal
+import frugal.compiler.passes
 from frugal.errors import InvalidModel
 
 from . import decoders, gguf_files
@@ -109,6 +110,31 @@ def test_quantized_weights_are_kept(tmp_path: Path, embed: str) -> None:
     assert np.abs(growing(frugal.InferenceSession(r.model, mine), (7, 1, 4)) - want).max() <= limit
     notes = [n for n in r.notes if "converted" in n]
     assert len(notes) == (embed == "Q4_1")
+
+
+def test_8_bit_activations_meet_centred_codes(tmp_path: Path) -> None:
+    """The pass center_offsets: Q4_1's codes around their middle, so that what 8-bit activations miss is small."""
+    source, values = quantized_llama(tmp_path / "q.gguf")
+    floats = {n: (0, w.shape, w.astype("<f4").tobytes()) for n, w in values.items()}
+    want = growing(
+        ort.InferenceSession(
+            export(gguf_files.write(tmp_path / "f.gguf", GgufFile(source).metadata, floats), tmp_path / "f").model
+        ),
+        (12,),
+    )
+    model = export(source, tmp_path / "q").model
+
+    def error(plan: frugal.Plan) -> float:
+        plan.save(tmp_path / "m.frugal")
+        got = growing(frugal.InferenceSession(tmp_path / "m.frugal"), (12,))
+        return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+    centred = error(frugal.compile(model))
+    passes = frugal.compiler.passes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "OPTIMIZING", tuple(p for p in passes.OPTIMIZING if p.__name__ != "center_offsets"))
+        plain = error(frugal.compile(model))
+    assert centred < 0.7 * plain
 
 
 def test_bytes_of_q4_1_and_q8_0(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from .integer_linear import fuse_integer_scales
 from .last_token import keep_last_token
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
+from .offsets import center_offsets
 from .one_hot import gather_one_hot
 from .planes import read_planes
 from .spelled_attention import fuse_spelled_attention
@@ -29,6 +30,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     merge_equal_steps,
     skip_expands,
     gather_dequantize,
+    center_offsets,
     fuse_integer_scales,
     gather_one_hot,
     fuse_activations,
