@@ -44,6 +44,21 @@ def isa_list() -> list[str]:
     return names
 
 
+def isa_lacks() -> dict[str, str]:
+    """Every instruction set of this architecture, best first -> "" when usable, "build" when this build's compiler had not its
+    instructions, else the first feature that the CPU or the operating system lacks."""
+    lacks: dict[str, str] = {}
+    while (name := lib.frugal_isa_known(len(lacks))) != ffi.NULL:
+        lacks[ffi.string(name).decode()] = ffi.string(lib.frugal_isa_lacks(name)).decode()
+    return lacks
+
+
+def isa_differs(name: str) -> str | None:
+    """The first kernel of a quick test in which this instruction set differs from scalar, or None."""
+    kernel = lib.frugal_isa_check(lib.frugal_isa_find(name.encode()))
+    return None if kernel == ffi.NULL else ffi.string(kernel).decode()
+
+
 def isa_handle() -> Any:
     """The frugal_isa * in use: set_isa's, else FRUGAL_ISA's (NotAvailable when unknown), else the best."""
     if _isa is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -141,7 +142,26 @@ def test_doctor():
     assert "frugal" in run("doctor").stdout
     about = json.loads(run("doctor", "--json", env={"FRUGAL_ISA": "mmx"}, code=1).stdout)
     assert about["isa"] is None and "mmx" in about["isa_error"]
-    assert json.loads(run("doctor", "--json", env={"FRUGAL_ISA": "scalar"}).stdout)["isa"] == "scalar"
+    assert about["self_test"] is None
+    about = json.loads(run("doctor", "--json", env={"FRUGAL_ISA": "scalar"}).stdout)
+    assert about["isa"] == "scalar" and about["isas"]["scalar"] == "in use"
+
+
+def test_doctor_machine():
+    about = json.loads(run("doctor", "--json").stdout)
+    assert about["self_test"] == "passed" and about["isas"][about["isa"]] == "in use"
+    usable = [name for name, state in about["isas"].items() if state in ("in use", "usable")]
+    assert usable == about["isas_usable"] and list(about["isas"])[-1] == "scalar"
+    assert all(
+        state in ("in use", "usable", "not in this build") or state.startswith("needs ") for state in about["isas"].values()
+    )
+    assert about["packages"]["numpy"] and about["threads"] == about["cpus_usable"] >= 1
+    limits = [about["cpus_affinity"], about["cpu_quota"] and math.ceil(about["cpu_quota"])]
+    assert about["cpus_usable"] == max(1, min(n for n in limits if n))
+    assert about["memory_bytes"] > about["memory_available_bytes"] > 0
+    text = run("doctor").stdout
+    for line in ("self test", "caches", "huge pages", "isas", "numpy"):
+        assert line in text
 
 
 def test_wrong_usage(embed_onnx, inputs, tmp_path):

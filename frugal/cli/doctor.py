@@ -12,7 +12,9 @@ from ..bindings import library
 from ..cache import cache_dir, entries
 from ..errors import FrugalError
 from .common import add_json, print_json, print_table, size
-from .system import cpu_model
+from .system import affinity, caches, cpu_model, cpu_quota, huge_pages, memory
+
+PACKAGES = ("numpy", "onnx", "onnxruntime")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -26,12 +28,17 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         print_json(about)
     else:
-        rows = [[key.replace("_", " "), _text(key, value)] for key, value in about.items() if key != "extras"]
+        rows = [[key.replace("_", " "), _text(key, value)] for key, value in about.items() if not isinstance(value, dict)]
         print_table(rows)
+        for title in ("isas", "packages"):
+            print(f"\n{title}")
+            print_table([["  " + name, state or "-"] for name, state in about[title].items()])
         print("\nextras")
         print_table([["  " + name, _state(packages)] for name, packages in about["extras"].items()])
     if about["isa_error"]:
         raise FrugalError(about["isa_error"])
+    if about["self_test"] not in (None, "passed"):
+        raise FrugalError(f"{about['isa']} gives other bits than scalar on this machine: {about['self_test']}")
 
 
 def facts() -> dict[str, Any]:
@@ -42,21 +49,47 @@ def facts() -> dict[str, Any]:
     except FrugalError as e:
         error = str(e)
     plans = entries()
+    total, available = memory()
     return {
         "frugal": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_model(),
+        "cpus_online": os.cpu_count(),
+        "cpus_affinity": affinity(),
+        "cpu_quota": cpu_quota(),
         "cpus_usable": library.cpu_count(),
+        "threads": library.Pool().threads,
         "isa": active,
         "isa_error": error,
         "isas_usable": library.isa_list(),
+        "self_test": _self_test(active),
+        "caches": caches(),
+        "memory_bytes": total,
+        "memory_available_bytes": available,
+        "huge_pages": huge_pages(),
         "cache_dir": cache_dir(),
         "cache_writable": _writable(),
         "cache_plans": len(plans),
         "cache_bytes": sum(n for _, n, _ in plans),
+        "isas": {name: _isa_state(name, lacks, active) for name, lacks in library.isa_lacks().items()},
+        "packages": {name: _version(name) for name in PACKAGES},
         "extras": extras(),
     }
+
+
+def _isa_state(name: str, lacks: str, active: str | None) -> str:
+    if name == active:
+        return "in use"
+    return {"": "usable", "build": "not in this build"}.get(lacks, f"needs {lacks}")
+
+
+def _self_test(active: str | None) -> str | None:
+    """Whether the instruction set in use gives scalar's bits for a few kernels."""
+    if active is None:
+        return None
+    kernel = library.isa_differs(active)
+    return "passed" if kernel is None else f"{kernel} differs"
 
 
 def _writable() -> bool:
@@ -103,7 +136,9 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(value)
+        return ", ".join(value) or "-"
+    if isinstance(value, float):
+        return f"{value:g}"
     return size(value) if key.endswith("_bytes") else str(value)
 
 

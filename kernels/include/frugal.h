@@ -115,6 +115,8 @@ const char *frugal_isa_known(uint32_t i);
 /* What is missing for a known name: "" when it is usable, "build" when this build's compiler had not the instructions, else the
  * first feature that this CPU or its operating system lacks.  NULL for an unknown name. */
 const char *frugal_isa_lacks(const char *name);
+/* A quick test of isa on this machine: NULL when a few products and rows are scalar's bit for bit, else the kernel that is not. */
+const char *frugal_isa_check(const frugal_isa *isa);
 
 /* Thread pool (kernels/src/pool.c, pthreads; left out on bare metal). */
 size_t frugal_pool_bytes(int32_t threads);

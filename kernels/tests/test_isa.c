@@ -621,9 +621,49 @@ static void test_special(void) {
     }
 }
 
-/* With an argument, as under an emulator, without what has no instruction set in it. */
+/* What an x86 CPU has to say before its kernels are chosen. */
+static void test_detection(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    fr_x86 cpu = {{0}, 0};
+    check(*fr_avx2_lacks(&cpu) && *fr_avxvnni_lacks(&cpu) && *fr_avx512vnni_lacks(&cpu), "a CPU with nothing", "", 0, 0, 0);
+    cpu = (fr_x86){{1 << 12 | 1 << 29, 1 << 5, 0, 0}, 0x07};
+    check(!*fr_avx2_lacks(&cpu) && *fr_avxvnni_lacks(&cpu) && *fr_avx512vnni_lacks(&cpu), "avx2", "", 0, 0, 0);
+    cpu.saved = 0x03;
+    check(*fr_avx2_lacks(&cpu), "avx2 without its registers saved", "", 0, 0, 0);
+    cpu = (fr_x86){{1 << 12 | 1 << 29, 1 << 5, 0, 1 << 4}, 0x07};
+    check(!*fr_avxvnni_lacks(&cpu) && *fr_avx512vnni_lacks(&cpu), "avx_vnni", "", 0, 0, 0);
+    cpu = (fr_x86){{1 << 12 | 1 << 29, 1u << 5 | 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 0, 0}, 0xe7};
+    check(!*fr_avx2_lacks(&cpu) && !strcmp(fr_avx512vnni_lacks(&cpu), "avx512_vnni"), "AVX-512 without VNNI", "", 0, 0, 0);
+    cpu.word[FR_X86_7C] = 1 << 11;
+    check(!*fr_avx512vnni_lacks(&cpu), "avx512_vnni", "", 0, 0, 0);
+    cpu.saved = 0x07;
+    check(!*fr_avx2_lacks(&cpu) && *fr_avx512vnni_lacks(&cpu), "AVX-512 without its registers saved", "", 0, 0, 0);
+#endif
+}
+
+static void test_names(void) {
+    uint32_t usable = 0;
+    for (uint32_t i = 0; frugal_isa_known(i); i++) {
+        const char *name = frugal_isa_known(i), *lacks = frugal_isa_lacks(name);
+        const frugal_isa *isa = frugal_isa_find(name);
+        check((isa != NULL) == !*lacks && (!isa || !strcmp(name, frugal_isa_name(isa))), "known name", name, i, 0, 0);
+        check(!isa || !strcmp(frugal_isa_list(usable++), name), "list", name, i, 0, 0);
+        check(!isa || !frugal_isa_check(isa), "self-test", name, i, 0, 0);
+    }
+    check(!frugal_isa_list(usable) && !frugal_isa_lacks("none") && !frugal_isa_lacks(NULL), "names end", "", usable, 0, 0);
+    check(frugal_isa_find("auto") == frugal_isa_find(frugal_isa_list(0)) && frugal_isa_find("scalar") == fr_isa_scalar &&
+              !frugal_isa_find("none") && !frugal_isa_find(NULL),
+          "find", "", 0, 0, 0);
+}
+
+/* With an argument, as under an emulator, without what has no instruction set in it; "list": only the names, best first. */
 int main(int argc, char **argv) {
-    (void)argv;
+    if (argc > 1 && !strcmp(argv[1], "list")) {
+        for (uint32_t i = 0; frugal_isa_list(i); i++) {
+            puts(frugal_isa_list(i));
+        }
+        return 0;
+    }
     if (argc == 1) {
         test_accuracy();
     }
@@ -639,9 +679,8 @@ int main(int argc, char **argv) {
         test_unary(isa);
         printf("%s: %ld checks\n", isa->name, passed + failed - before);
     }
-    check(frugal_isa_find("auto") == frugal_isa_find(frugal_isa_list(0)) && frugal_isa_find("scalar") == fr_isa_scalar &&
-              !frugal_isa_find("none") && !frugal_isa_find(NULL),
-          "find", "", 0, 0, 0);
+    test_detection();
+    test_names();
     printf("%ld passed, %ld failed\n", passed, failed);
     return failed != 0;
 }
