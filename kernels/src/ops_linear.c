@@ -96,6 +96,7 @@ typedef struct linear_job {
     fr_act8 act, out; /* views of the quantized input and output */
     fr_epilogue e;
     int64_t m, n, k, chunk, chunks, panels, each; /* tokens, tokens a task, panels, panels a task */
+    bool by_rows;                                 /* tasks go over the panels first */
 } linear_job;
 
 /* A quantized output is computed in float, OUT_PANELS at a time, in the thread's scratch: it never leaves the cache.  The rows
@@ -151,8 +152,9 @@ static void linear_quantized(const linear_job *j, int64_t m0, int64_t m1, int64_
 
 static void linear_task(void *p, int64_t i, int32_t thread) {
     const linear_job *j = p;
-    const int64_t m0 = i % j->chunks * j->chunk, m1 = fr_min(j->m, m0 + j->chunk);
-    const int64_t p0 = i / j->chunks * j->each, p1 = fr_min(j->panels, p0 + j->each);
+    const int64_t cuts = fr_ceil_div(j->panels, j->each), row = j->by_rows ? i / cuts : i % j->chunks;
+    const int64_t m0 = row * j->chunk, m1 = fr_min(j->m, m0 + j->chunk);
+    const int64_t p0 = (j->by_rows ? i % cuts : i / j->chunks) * j->each, p1 = fr_min(j->panels, p0 + j->each);
     uint8_t *scratch = fr_thread_scratch(j->c, thread);
     if (!is_act(j->c->out[0])) {
         linear_part(j, floats(j->c->out[0]) + m0 * j->n + p0 * FR_PANEL, j->n, m0, m1, p0, p1, scratch);
@@ -176,6 +178,11 @@ static int64_t panels_of_task(const linear_job *j, const fr_tensor *w, int32_t t
 static void linear_cut(const fr_call *c, linear_job *j) {
     const fr_tensor *w = c->in[1], *y = c->out[0];
     *j = (linear_job){.c = c, .m = rows_of(y), .n = w->dims[0], .k = w->dims[1], .chunk = chunk_of(c)};
+    /* Few rows: each thread takes rows of its own, so that it finds in its cache what it wrote in the step before.  Many: it
+     * keeps a block of weights there, while all rows pass over it. */
+    j->by_rows = c->threads > 1 && j->m >= 8 * (int64_t)c->threads && j->m <= j->chunk * c->threads;
+    if (j->by_rows)
+        j->chunk = fr_min(j->chunk, fr_round_up(fr_ceil_div(j->m, c->threads), 4));
     j->chunks = fr_ceil_div(j->m, j->chunk);
     j->panels = fr_ceil_div(j->n, FR_PANEL);
     j->each = panels_of_task(j, w, c->threads);
