@@ -34,6 +34,8 @@ def default_memory_limit(plan_bytes: int, input_bytes: int) -> int:
     return 256 * MIB + 32 * plan_bytes + 65536 * input_bytes
 
 
+# Looked up once: a small net runs in less time than a few dozen attributes of modules take.
+_from_buffer, _run = ffi.from_buffer, lib.frugal_session_run
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -57,6 +59,7 @@ class Session:
         self.pool = pool
         self.memory_limit = memory_limit
         self._ranks = [len(t.shape) for t in plan.inputs]
+        self._all_outputs = range(len(plan.outputs))
         self._has_bits = any(t.dtype in BITS for t in (*plan.inputs, *plan.outputs))
         self._error = ffi.new("frugal_error *")
         self._inputs = ffi.new("void *[]", max(len(plan.inputs), 1))
@@ -120,7 +123,7 @@ class Session:
             shapes = [_view_shape(v, rank) for v, rank in zip(views, self._ranks, strict=True)]
             if shapes != self._shapes:
                 self._resolve(shapes)
-            chosen = range(len(self.plan.outputs)) if wanted is None else wanted
+            chosen = self._all_outputs if wanted is None else wanted
             fixed = [i for i in chosen if i not in self._late]
             made = {i: empty(self._output_shapes[i], self.plan.outputs[i].dtype) for i in fixed}
             self._call(views, fixed, list(made.values()))
@@ -154,10 +157,11 @@ class Session:
         shapes = [a.shape for a in arrays]
         if shapes != self._shapes:
             self._resolve(shapes)
-        chosen = range(len(self.plan.outputs)) if wanted is None else wanted
+        chosen = self._all_outputs if wanted is None else wanted
         fixed = [i for i in chosen if i not in self._late] if self._late else chosen
+        output_shapes, dtypes, new = self._output_shapes, self.output_dtypes, np.empty
         try:
-            results = [np.empty(self._output_shapes[i], self.output_dtypes[i]) for i in fixed]
+            results = [new(output_shapes[i], dtypes[i]) for i in fixed]
         except MemoryError as e:
             raise OutOfMemory(f"this machine has no room for outputs of shapes {self._output_shapes}") from e
         if self._has_bits:
@@ -205,7 +209,7 @@ class Session:
                 raise InvalidArgument(f"input {name!r}: want dtype {want}, got {array.dtype}", code=lib.FRUGAL_BAD_INPUT)
             array = array.astype(want)
         flags = array.flags
-        if flags.c_contiguous and flags.aligned:
+        if flags.carray or (flags.c_contiguous and flags.aligned):  # carray: also writeable, and one question
             return array
         import numpy as np
 
@@ -259,27 +263,21 @@ class Session:
 
     def _call(self, inputs: Sequence[Any], wanted: Sequence[int], results: Sequence[Any]) -> None:
         """Run on dense buffers of the resolved shapes; the outputs `wanted` go to `results`."""
-        held = []  # exports of the buffers: while they live, numpy refuses to resize what C reads
-        for i, value in enumerate(inputs):
-            view = ffi.from_buffer(value)
-            self._inputs[i] = view
-            held.append(view)
-        if len(wanted) != len(self.plan.outputs):
-            for i in range(len(self.plan.outputs)):
-                self._outputs[i] = ffi.NULL
-        for i, result in zip(wanted, results, strict=True):
-            self._outputs[i] = ffi.from_buffer(result)
-        while True:
-            status = lib.frugal_session_run(
-                self._handle, self._arena[1], self._arena_bytes, self._inputs, self._outputs, self._error
-            )
+        pointers, outputs = self._inputs, self._outputs
+        held = [_from_buffer(value) for value in inputs]  # while these live, numpy refuses to resize what C reads
+        for i, view in enumerate(held):
+            pointers[i] = view
+        if len(wanted) != len(self._all_outputs):
+            for i in self._all_outputs:
+                outputs[i] = ffi.NULL
+        for k, i in enumerate(wanted):
+            outputs[i] = _from_buffer(results[k])
+        while status := _run(self._handle, self._arena[1], self._arena_bytes, pointers, outputs, self._error):
+            if status == lib.FRUGAL_TOO_BIG:
+                raise OutOfMemory(message(status, self._error, self.plan) + LIMIT_HINT, code=int(status))
             if status != lib.FRUGAL_MORE:
-                break
+                check(status, self._error, self.plan)
             self._grow()
-        if status == lib.FRUGAL_TOO_BIG:
-            raise OutOfMemory(message(status, self._error, self.plan) + LIMIT_HINT, code=int(status))
-        if status != lib.FRUGAL_OK:
-            check(status, self._error, self.plan)
 
     def _grow(self) -> None:
         """A larger arena, for sizes that the data decided; at most what the limit leaves beside the outputs."""
