@@ -13,6 +13,7 @@
  */
 #ifndef FRUGAL_ISA_H
 #define FRUGAL_ISA_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -85,6 +86,29 @@ typedef struct fr_qadd {
     uint8_t flip_a, flip_b, flip_y;
 } fr_qadd;
 
+/* Loops over dense rows.  kind, dtype: numbers of frugal_plan.h and TensorProto.DataType.  Steps sa, sb: 1, or 0 where one
+ * element meets all.  y may be an operand of the same size.  Those that return a bool give false where they have no loop for the
+ * types (then nothing is written, and the caller has one). */
+typedef struct fr_rows {
+    bool (*binary)(int kind, int dtype, void *y, const void *a, const void *b, int sa, int sb, int64_t n);
+    /* Of integers, NOT, ISNAN, ISINF (below, above: whether -inf, +inf counts). */
+    bool (*unary)(int kind, int dtype, void *y, const void *x, int64_t n, int below, int above);
+    bool (*cast)(int to, int from, void *y, const void *x, int64_t n);
+    void (*where)(int size, void *y, const uint8_t *condition, const void *a, const void *b, int sa, int sb, int64_t n);
+    /* QUANTIZE and DEQUANTIZE of 8 and 16 bits; zero may be NULL; many: a scale and a zero point for every element. */
+    bool (*codes)(int dtype, void *y, const float *x, int64_t n, const float *scale, const void *zero, int many);
+    bool (*uncode)(int dtype, float *y, const void *x, int64_t n, const float *scale, const void *zero, int many);
+    void (*shift)(float *y, const float *x, int64_t n, float a, float b); /* y = (x - a) - b */
+    /* REDUCE before the mean's division and the root: 16 lanes as above (start -inf, inf, 1 or 0); a NaN wins in MAX and MIN.
+     * Columns: y[j] of the elements x[e * step + j], e < count. */
+    float (*reduce)(int kind, const float *x, int64_t n);
+    void (*reduce_columns)(int kind, float *y, const float *x, int64_t step, int64_t count, int64_t n);
+    /* min(0, x), max(0, x); NaNs are passed over. */
+    void (*extremes)(const float *x, int64_t n, float *low, float *high);
+    /* Softmax (log: its logarithm) of each column j < n of x[e * step + j], e < count; the bits of softmax over a row. */
+    void (*softmax_columns)(float *y, const float *x, int64_t step, int64_t count, int64_t n, int log);
+} fr_rows;
+
 struct frugal_isa {
     const char *name;
     /* Bytes of scratch (64-aligned) that the gemm functions may use, for tokens m1 - m0 <= m and depth k. */
@@ -140,6 +164,7 @@ struct frugal_isa {
     void (*unary)(int kind, float *y, const float *x, int64_t n, float p, float q);
     /* y = x * s, y may be x. */
     void (*scale)(float *y, const float *x, int64_t n, float s);
+    fr_rows rows;
 
     int codes; /* the form of the codes that qconv and qdepth read */
     int64_t quad_bytes; /* of qconv's scratch, see fr_qconv */

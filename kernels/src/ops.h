@@ -182,9 +182,12 @@ typedef void (*fr_inner)(const void *ctx, int64_t out, const int64_t *at, const 
 
 void fr_walk_init(fr_walk *w, const fr_tensor *y);
 void fr_walk_broadcast(fr_walk *w, const fr_tensor *x); /* adds an operand; x broadcasts to y */
+void fr_walk_collapse(fr_walk *w);                      /* fewer and longer axes, the same elements */
 void fr_walk_run(const fr_call *c, fr_walk *w, fr_inner fn, const void *ctx);
 bool fr_broadcasts_to(const fr_tensor *x, const fr_tensor *y);
 /* n elements of size bytes: dst dense, src with a step in elements. */
+/* TRANSPOSE as a walk of x; false where a stretch of x stays one, which a plain walk copies well. */
+bool fr_transpose_walk(const fr_call *c, fr_walk *w);
 void fr_copy(uint8_t *dst, const uint8_t *src, int64_t step, int64_t n, int64_t size);
 
 /* b [k] rows of n columns (row stride ldb; transposed: n rows of k) to panels [ceil(n / 16)][k][16]; missing columns are 0. */

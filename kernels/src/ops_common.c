@@ -200,7 +200,7 @@ static void drop_axis(fr_walk *w, int a) {
 }
 
 /* Fewer and longer axes, the same elements in the same order.  At least one axis remains. */
-static void collapse(fr_walk *w) {
+void fr_walk_collapse(fr_walk *w) {
     for (int a = w->rank - 1; a >= 0; a--) {
         if (w->dims[a] == 1)
             drop_axis(w, a);
@@ -256,7 +256,7 @@ static void walk_range(const void *p, int64_t begin, int64_t end, int32_t thread
 
 void fr_walk_run(const fr_call *c, fr_walk *w, fr_inner fn, const void *ctx) {
     int64_t n = 1;
-    collapse(w);
+    fr_walk_collapse(w);
     for (int a = 0; a < w->rank; a++)
         n *= w->dims[a];
     const walk_job j = {w, fn, ctx};

@@ -49,7 +49,7 @@ frugal_status fr_transpose_run(const fr_call *c) {
     w.operands = 1;
     for (int a = 0; a < x->rank; a++)
         w.step[0][a] = fr_product(x, (int32_t)c->attrs[a] + 1, x->rank);
-    return copy_walk(c, &w);
+    return fr_transpose_walk(c, &w) ? FRUGAL_OK : copy_walk(c, &w);
 }
 
 frugal_status fr_expand_check(const fr_call *c) {

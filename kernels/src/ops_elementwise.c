@@ -216,11 +216,12 @@ static void unary_ints(const unary_ctx *u, int64_t begin, int64_t end) {
     }
 }
 
-/* NaN, or infinite with a sign that counts. */
-static bool test(const unary_ctx *u, double x) {
-    if (u->kind == FRUGAL_U_ISNAN)
-        return x != x;
-    return (x == (double)INFINITY && u->q != 0) || (x == -(double)INFINITY && u->p != 0);
+/* What has a loop in the instruction set's file. */
+static bool unary_rows(const unary_ctx *u, int64_t begin, int64_t end) {
+    if (is_float(u->dtype) && !unary_tests(u->kind))
+        return false;
+    const int64_t size = fr_dtype_bytes(u->dtype), y_size = unary_tests(u->kind) ? 1 : size;
+    return u->isa->rows.unary(u->kind, u->dtype, u->y + begin * y_size, u->x + begin * size, end - begin, u->p != 0, u->q != 0);
 }
 
 static void unary_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
@@ -233,12 +234,8 @@ static void unary_range(const void *p, int64_t begin, int64_t end, int32_t threa
     if (u->kind == FRUGAL_U_COPY) {
         const int64_t size = fr_dtype_bytes(u->dtype);
         memcpy(u->y + begin * size, u->x + begin * size, (size_t)((end - begin) * size));
-    } else if (u->kind == FRUGAL_U_NOT) {
-        for (int64_t i = begin; i < end; i++)
-            u->y[i] = u->x[i] == 0;
-    } else if (unary_tests(u->kind)) {
-        for (int64_t i = begin; i < end; i++)
-            u->y[i] = test(u, u->dtype == FR_F32 ? (double)xf[i] : xd[i]);
+    } else if (unary_rows(u, begin, end)) {
+        return;
     } else if (u->dtype == FR_F32 && unary_in_double(u->kind)) {
         for (int64_t i = begin; i < end; i++)
             yf[i] = (float)unary_double(u->kind, (double)xf[i], (double)(float)u->p, (double)(float)u->q);
@@ -262,6 +259,7 @@ frugal_status fr_unary_run(const fr_call *c) {
 /* ---- BINARY ---- */
 
 typedef struct binary_ctx {
+    const frugal_isa *isa;
     uint8_t *y;
     const uint8_t *a, *b;
     int kind, dtype;
@@ -477,10 +475,32 @@ static void binary_bool(int kind, void *y, const uint8_t *a, const uint8_t *b, i
 }
 #undef ELEMENT
 
+/* x^q for the exponents that models have: the same bits as fr_d_pow. */
+static bool power(const frugal_isa *isa, float *y, const float *x, float q, int64_t n) {
+    if (q == 1.0f)
+        memcpy(y, x, (size_t)n * sizeof *y);
+    else if (q == 2.0f)
+        isa->rows.binary(FRUGAL_B_MUL, FR_F32, y, x, x, 1, 1, n);
+    else if (q == 3.0f)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (float)((double)x[i] * x[i] * x[i]);
+    else if (q == -1.0f)
+        isa->unary(FRUGAL_U_RECIPROCAL, y, x, n, 0, 0);
+    else
+        return false;
+    return true;
+}
+
 static void binary_inner(const void *ctx, int64_t out, const int64_t *at, const int64_t *step, int64_t n) {
     const binary_ctx *t = ctx;
     void *y = t->y + out * t->y_size;
     const void *a = t->a + at[0] * t->size, *b = t->b + at[1] * t->size;
+    const bool dense = (step[0] == 1 || step[0] == 0) && (step[1] == 1 || step[1] == 0);
+    if (dense && t->isa->rows.binary(t->kind, t->dtype, y, a, b, (int)step[0], (int)step[1], n))
+        return;
+    if (t->kind == FRUGAL_B_POW && t->dtype == FR_F32 && step[0] == 1 && step[1] == 0 &&
+        power(t->isa, y, a, *(const float *)b, n))
+        return;
     switch (t->dtype) {
     case FR_F32:
         binary_f32(t->kind, y, a, b, step[0], step[1], n);
@@ -556,7 +576,8 @@ frugal_status fr_binary_check(const fr_call *c) {
 
 frugal_status fr_binary_run(const fr_call *c) {
     const int t = c->in[0]->dtype;
-    const binary_ctx b = {c->out[0]->data,
+    const binary_ctx b = {c->isa,
+                          c->out[0]->data,
                           c->in[0]->data,
                           c->in[1]->data,
                           (int)c->attrs[0],
@@ -574,6 +595,7 @@ frugal_status fr_binary_run(const fr_call *c) {
 /* ---- WHERE ---- */
 
 typedef struct where_ctx {
+    const frugal_isa *isa;
     uint8_t *y;
     const uint8_t *cond, *a, *b;
     int64_t size;
@@ -589,7 +611,16 @@ typedef struct where_ctx {
 
 static void where_inner(const void *ctx, int64_t out, const int64_t *at, const int64_t *step, int64_t n) {
     const where_ctx *t = ctx;
-    const uint8_t *cond = t->cond + at[0];
+    const uint8_t *cond = t->cond + at[0], *choice[2] = {t->b + at[2] * t->size, t->a + at[1] * t->size};
+    if (step[0] == 0) {
+        const int k = *cond != 0;
+        fr_copy(t->y + out * t->size, choice[k], step[2 - k], n, t->size);
+        return;
+    }
+    if (step[0] == 1 && step[1] <= 1 && step[2] <= 1) {
+        t->isa->rows.where((int)t->size, t->y + out * t->size, cond, choice[1], choice[0], (int)step[1], (int)step[2], n);
+        return;
+    }
     switch (t->size) {
     case 1:
         WHERE(uint8_t);
@@ -615,7 +646,8 @@ frugal_status fr_where_check(const fr_call *c) {
 }
 
 frugal_status fr_where_run(const fr_call *c) {
-    const where_ctx t = {c->out[0]->data, c->in[0]->data, c->in[1]->data, c->in[2]->data, fr_dtype_bytes(c->out[0]->dtype)};
+    const where_ctx t = {c->isa,         c->out[0]->data, c->in[0]->data,
+                         c->in[1]->data, c->in[2]->data,  fr_dtype_bytes(c->out[0]->dtype)};
     fr_walk w;
     fr_walk_init(&w, c->out[0]);
     for (int k = 0; k < 3; k++)

@@ -48,6 +48,22 @@ static int64_t scale_index(const scaling *t, int64_t i, int64_t n, int64_t *run)
     return (i / t->inner / t->length * t->blocks + at / t->block) * t->inner + behind;
 }
 
+/* The same; many: the elements have each their own, side by side, instead of sharing one. */
+static int64_t scale_run(const scaling *t, int64_t i, int64_t n, int64_t *run, bool *many) {
+    *many = false;
+    const int64_t at = scale_index(t, i, n, run);
+    if (*run > 1 || t->single)
+        return at;
+    if (t->inner == 1 && !t->block) { /* the last axis */
+        *many = true;
+        *run = fr_min(n, t->length - at);
+    } else if (t->inner > 1 && t->block) { /* blocks of another axis */
+        *many = true;
+        *run = fr_min(n, t->inner - i % t->inner);
+    }
+    return at;
+}
+
 static const fr_tensor *zero_of(const fr_call *c) { return c->n_in > 2 ? c->in[2] : NULL; }
 static float scale_at(const fr_call *c, int64_t i) { return ((const float *)(const void *)c->in[1]->data)[i]; }
 
@@ -67,47 +83,42 @@ frugal_status fr_quantize_check(const fr_call *c) {
 }
 
 /* Limits that are integers may come before the rounding, and then adding 1.5 * 2^23 rounds; NaN: the lowest code. */
-#define QUANTIZE(T)                                                                                                              \
-    do {                                                                                                                         \
-        T *y = (T *)(void *)c->out[0]->data + begin;                                                                             \
-        for (int64_t i = 0; i < n; i++) {                                                                                        \
-            float v = x[i] / scale;                                                                                              \
-            v = v > low ? v : low;                                                                                               \
-            v = v < high ? v : high;                                                                                             \
-            y[i] = (T)((int32_t)((v + 12582912.0f) - 12582912.0f) + zero);                                                       \
-        }                                                                                                                        \
-    } while (0)
+static int32_t code_of(float v, float low, float high) {
+    v = v > low ? v : low;
+    v = v < high ? v : high;
+    return (int32_t)((v + 12582912.0f) - 12582912.0f);
+}
 
-static void quantize_run(const fr_call *c, int64_t begin, int64_t n, float scale, int32_t zero) {
+/* Codes of less than a byte, of which the instruction sets know nothing. */
+static void quantize_small(const fr_call *c, int64_t begin, int64_t n, float scale, int32_t zero) {
     const float *x = (const float *)(const void *)c->in[0]->data + begin;
+    int8_t *y = (int8_t *)c->out[0]->data + begin;
     int32_t lowest, highest;
     fr_int_range(c->out[0]->dtype, &lowest, &highest);
     const float low = (float)(lowest - zero), high = (float)(highest - zero);
-    switch (c->out[0]->dtype) {
-    case FR_U8:
-    case FR_U4:
-    case FR_U2:
-        QUANTIZE(uint8_t);
-        break;
-    case FR_U16:
-        QUANTIZE(uint16_t);
-        break;
-    case FR_I16:
-        QUANTIZE(int16_t);
-        break;
-    default:
-        QUANTIZE(int8_t);
-        break;
-    }
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (int8_t)(code_of(x[i] / scale, low, high) + zero);
+}
+
+/* n elements that share the scale at `at`, or (many) have theirs from there on. */
+static void quantize_part(const fr_call *c, int64_t begin, int64_t n, int64_t at, bool many) {
+    const fr_tensor *y = c->out[0], *zero = zero_of(c);
+    const int64_t size = fr_dtype_bytes(y->dtype);
+    const float *x = (const float *)(const void *)c->in[0]->data + begin,
+                *scale = (const float *)(const void *)c->in[1]->data + at;
+    if (c->isa->rows.codes(y->dtype, y->data + begin * size, x, n, scale, zero ? zero->data + at * size : NULL, many))
+        return;
+    for (int64_t i = 0; i < (many ? n : 1); i++)
+        quantize_small(c, begin + i, many ? 1 : n, scale[i], zero ? fr_int_at(zero, at + i) : 0);
 }
 
 static void quantize_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const scaling *t = p;
-    const fr_tensor *zero = zero_of(t->c);
     (void)thread;
     for (int64_t run; begin < end; begin += run) {
-        const int64_t at = scale_index(t, begin, end - begin, &run);
-        quantize_run(t->c, begin, run, scale_at(t->c, at), zero ? fr_int_at(zero, at) : 0);
+        bool many;
+        const int64_t at = scale_run(t, begin, end - begin, &run, &many);
+        quantize_part(t->c, begin, run, at, many);
     }
 }
 
@@ -163,14 +174,8 @@ frugal_status fr_dequantize_check(const fr_call *c) {
     return scaling_shape(c, &t);
 }
 
-#define DEQUANTIZE(T)                                                                                                            \
-    do {                                                                                                                         \
-        const T *x = (const T *)(const void *)c->in[0]->data + begin;                                                            \
-        for (int64_t i = 0; i < n; i++)                                                                                          \
-            y[i] = (float)(x[i] - zero) * scale;                                                                                 \
-    } while (0)
-
-static void dequantize_run(const fr_call *c, int64_t begin, int64_t n, float scale, int64_t at) {
+/* int32, whose difference may need 33 bits, and less than a byte. */
+static void dequantize_other(const fr_call *c, int64_t begin, int64_t n, float scale, int64_t at) {
     const fr_tensor *x = c->in[0], *z = zero_of(c);
     float *y = (float *)(void *)c->out[0]->data + begin;
     if (fr_is_small_float(x->dtype)) {
@@ -180,32 +185,28 @@ static void dequantize_run(const fr_call *c, int64_t begin, int64_t n, float sca
         return;
     }
     const int32_t zero = z ? fr_int_at(z, at) : 0;
-    switch (x->dtype) {
-    case FR_U8:
-        DEQUANTIZE(uint8_t);
-        break;
-    case FR_I8:
-        DEQUANTIZE(int8_t);
-        break;
-    case FR_U16:
-        DEQUANTIZE(uint16_t);
-        break;
-    case FR_I16:
-        DEQUANTIZE(int16_t);
-        break;
-    default: /* int32, whose difference may need 33 bits, and less than a byte */
-        for (int64_t i = 0; i < n; i++)
-            y[i] = (float)((int64_t)fr_int_at(x, begin + i) - zero) * scale;
-        break;
-    }
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (float)((int64_t)fr_int_at(x, begin + i) - zero) * scale;
+}
+
+static void dequantize_part(const fr_call *c, int64_t begin, int64_t n, int64_t at, bool many) {
+    const fr_tensor *x = c->in[0], *zero = zero_of(c);
+    const int64_t size = fr_dtype_bytes(x->dtype);
+    const float *scale = (const float *)(const void *)c->in[1]->data + at;
+    float *y = (float *)(void *)c->out[0]->data + begin;
+    if (c->isa->rows.uncode(x->dtype, y, x->data + begin * size, n, scale, zero ? zero->data + at * size : NULL, many))
+        return;
+    for (int64_t i = 0; i < (many ? n : 1); i++)
+        dequantize_other(c, begin + i, many ? 1 : n, scale[i], at + i);
 }
 
 static void dequantize_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const scaling *t = p;
     (void)thread;
     for (int64_t run; begin < end; begin += run) {
-        const int64_t at = scale_index(t, begin, end - begin, &run);
-        dequantize_run(t->c, begin, run, scale_at(t->c, at), at);
+        bool many;
+        const int64_t at = scale_run(t, begin, end - begin, &run, &many);
+        dequantize_part(t->c, begin, run, at, many);
     }
 }
 
@@ -226,64 +227,30 @@ frugal_status fr_dynamic_quantize_check(const fr_call *c) {
     return fr_same_shape(c, y, c->in[0], 1);
 }
 
-/* Four lanes, which every target has; the order does not matter to a maximum.  A NaN is passed over. */
-typedef float lanes __attribute__((vector_size(16)));
-typedef int32_t lane_bits __attribute__((vector_size(16)));
-static lanes choose(lane_bits m, lanes v, lanes w) { return (lanes)(((lane_bits)v & m) | ((lane_bits)w & ~m)); }
-
-static void extremes(const float *x, int64_t n, float *low, float *high) {
-    lanes a[4] = {{0}}, b[4] = {{0}}; /* four of each, so that no step waits for the last */
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int j = 0; j < 4; j++) {
-            lanes v;
-            memcpy(&v, x + i + 4 * j, 16);
-            a[j] = choose(v < a[j], v, a[j]);
-            b[j] = choose(v > b[j], v, b[j]);
-        }
-    }
-    *low = *high = 0;
-    for (; i < n; i++) {
-        *low = x[i] < *low ? x[i] : *low;
-        *high = x[i] > *high ? x[i] : *high;
-    }
-    for (int j = 0; j < 16; j++) {
-        *low = a[j / 4][j % 4] < *low ? a[j / 4][j % 4] : *low;
-        *high = b[j / 4][j % 4] > *high ? b[j / 4][j % 4] : *high;
-    }
-}
-
 typedef struct dynamic_ctx {
+    const frugal_isa *isa;
     const float *x;
     uint8_t *y;
     float scale;
-    int32_t zero;
+    uint8_t zero;
 } dynamic_ctx;
 
 static void dynamic_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const dynamic_ctx *d = p;
-    const float low = (float)-d->zero, high = (float)(255 - d->zero), scale = d->scale, *x = d->x;
-    const int32_t zero = d->zero; /* locals: a store of bytes could change what d points to */
-    uint8_t *y = d->y;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        float v = x[i] / scale;
-        v = v > low ? v : low;
-        v = v < high ? v : high;
-        y[i] = (uint8_t)((int32_t)((v + 12582912.0f) - 12582912.0f) + zero);
-    }
+    d->isa->rows.codes(FR_U8, d->y + begin, d->x + begin, end - begin, &d->scale, &d->zero, 0);
 }
 
 frugal_status fr_dynamic_quantize_run(const fr_call *c) {
-    dynamic_ctx d = {(const float *)(const void *)c->in[0]->data, c->out[0]->data, 1, 0};
+    dynamic_ctx d = {c->isa, (const float *)(const void *)c->in[0]->data, c->out[0]->data, 1, 0};
     float low, high;
-    extremes(d.x, c->in[0]->n, &low, &high);
+    c->isa->rows.extremes(d.x, c->in[0]->n, &low, &high);
     d.scale = high == low ? 1.0f : (high - low) / 255.0f;
     float zero = (0.0f - low) / d.scale;
     zero = zero > 0 ? (zero < 255 ? zero : 255) : 0; /* an infinite scale gives 0 or NaN */
-    d.zero = (int32_t)rintf(zero);
+    d.zero = (uint8_t)rintf(zero);
     *(float *)(void *)c->out[1]->data = d.scale;
-    *c->out[2]->data = (uint8_t)d.zero;
+    *c->out[2]->data = d.zero;
     if (c->in[0]->n > 0)
         fr_parallel(c, c->in[0]->n, 16384, dynamic_range, &d);
     return FRUGAL_OK;

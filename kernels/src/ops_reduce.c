@@ -70,14 +70,21 @@ static frugal_status late_mask(const fr_call *c, int64_t *mask) {
 static void reduce_cut(const fr_call *c, int64_t mask, reducer *r) {
     const fr_tensor *x = c->in[0];
     *r = (reducer){.c = c, .outer = 1, .columns = 1, .count = 1, .kind = (int)c->attrs[0]};
+    int before = -1; /* whether the axis before was reduced; those that lie side by side are one */
     for (int32_t a = 0; a < x->rank; a++) {
         const int64_t stride = fr_product(x, a + 1, x->rank);
-        if (mask >> a & 1) {
-            r->dims[r->rank] = x->dims[a], r->step[r->rank++] = stride;
-            r->count *= x->dims[a];
-        } else {
-            r->kept[r->kept_rank] = x->dims[a], r->kept_step[r->kept_rank++] = stride;
+        const int reduced = (int)(mask >> a & 1);
+        r->count *= reduced ? x->dims[a] : 1;
+        if (x->dims[a] == 1)
+            continue;
+        int64_t *dims = reduced ? r->dims : r->kept, *step = reduced ? r->step : r->kept_step;
+        int *rank = reduced ? &r->rank : &r->kept_rank;
+        if (reduced != before) {
+            dims[*rank] = 1;
+            ++*rank;
         }
+        dims[*rank - 1] *= x->dims[a], step[*rank - 1] = stride;
+        before = reduced;
     }
     if (r->kept_rank > 0) {
         r->kept_rank--;
@@ -203,6 +210,50 @@ REDUCE_INT(reduce_u32, uint32_t, int64_t, uint64_t, 0, UINT32_MAX, v, mean_of)
 REDUCE_INT(reduce_i64, int64_t, int64_t, uint64_t, INT64_MIN, INT64_MAX, SIGNED, mean_of)
 REDUCE_INT(reduce_u64, uint64_t, uint64_t, uint64_t, 0, UINT64_MAX, v, mean_of_u64)
 
+/* The mean's division and the root of n results. */
+static void reduce_end(const reducer *r, float *y, int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        y[j] = r->kind == FRUGAL_R_MEAN ? y[j] / (float)r->count : r->kind == FRUGAL_R_L2 ? sqrtf(y[j]) : y[j];
+}
+
+/* float32 over one stretch of memory an output (rows), or over rows of outputs that lie side by side (columns). */
+static bool in_rows(const reducer *r) {
+    const bool rows = r->rank == 0 || (r->rank == 1 && r->step[0] == 1);
+    return r->c->in[0]->dtype == FR_F32 && r->count > 0 && rows;
+}
+static bool in_columns(const reducer *r) {
+    return r->c->in[0]->dtype == FR_F32 && r->count > 0 && r->rank == 1 && r->column_step == 1;
+}
+
+static void reduce_rows(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const reducer *r = p;
+    const float *x = (const float *)(const void *)r->c->in[0]->data;
+    float *y = (float *)(void *)r->c->out[0]->data;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        y[i] = r->c->isa->rows.reduce(r->kind, x + i * r->count, r->count);
+    reduce_end(r, y + begin, end - begin);
+}
+
+/* Units: STRIP outputs side by side. */
+enum { STRIP = 256 };
+static void reduce_strips(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const reducer *r = p;
+    const int64_t strips = fr_ceil_div(r->columns, STRIP);
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t first = i % strips * STRIP, n = fr_min(STRIP, r->columns - first);
+        int64_t rest = i / strips, at = first;
+        for (int a = r->kept_rank - 1; a >= 0; a--) {
+            at += rest % r->kept[a] * r->kept_step[a];
+            rest /= r->kept[a];
+        }
+        float *y = (float *)(void *)r->c->out[0]->data + i / strips * r->columns + first;
+        r->c->isa->rows.reduce_columns(r->kind, y, (const float *)(const void *)r->c->in[0]->data + at, r->step[0], r->count, n);
+        reduce_end(r, y, n);
+    }
+}
+
 #define REDUCE(NAME, T)                                                                                                          \
     reduce_##NAME(r, (const T *)(const void *)x->data, (T *)(void *)y, at, n);                                                   \
     break
@@ -251,7 +302,12 @@ frugal_status fr_reduce_run(const fr_call *c) {
     int64_t mask;
     FR_TRY(late_mask(c, &mask));
     reduce_cut(c, mask, &r);
-    fr_parallel(c, r.outer * fr_ceil_div(r.columns, COLUMNS), fr_row_grain(r.count * COLUMNS), reduce_range, &r);
+    if (in_rows(&r))
+        fr_parallel(c, c->out[0]->n, fr_row_grain(r.count), reduce_rows, &r);
+    else if (in_columns(&r))
+        fr_parallel(c, r.outer * fr_ceil_div(r.columns, STRIP), fr_row_grain(r.count * STRIP), reduce_strips, &r);
+    else
+        fr_parallel(c, r.outer * fr_ceil_div(r.columns, COLUMNS), fr_row_grain(r.count * COLUMNS), reduce_range, &r);
     return FRUGAL_OK;
 }
 
@@ -266,59 +322,65 @@ frugal_status fr_softmax_check(const fr_call *c) {
     return fr_same_shape(c, c->out[0], x, 1);
 }
 
-/* A row that does not lie dense is worked on in scratch; the logarithm needs the inputs beside the exponentials. */
+static bool in_softmax_rows(const fr_call *c) { return fr_product(c->in[0], (int32_t)c->attrs[0] + 1, c->in[0]->rank) == 1; }
+
+/* The logarithm needs the inputs beside the exponentials. */
 void fr_softmax_scratch(const fr_call *c, fr_scratch *s) {
-    const int32_t axis = (int32_t)c->attrs[0];
-    const bool dense = fr_product(c->in[0], axis + 1, c->in[0]->rank) == 1;
-    if (!dense || c->attrs[1])
-        s->thread = 4 * c->in[0]->dims[axis];
+    if (in_softmax_rows(c) && c->attrs[1])
+        s->thread = 4 * c->in[0]->dims[c->attrs[0]];
 }
 
-static float row_max(const float *x, int64_t n, int64_t step) {
-    float m = x[0];
-    for (int64_t i = 1; i < n; i++)
-        m = x[i * step] > m || x[i * step] != x[i * step] ? x[i * step] : m;
-    return m;
+static void softmax_row(const frugal_isa *isa, float *y, const float *x, int64_t n) {
+    if (y != x)
+        memcpy(y, x, (size_t)n * sizeof *y);
+    const float sum = isa->softmax(y, n), by = sum == 0 ? 0 : 1 / sum; /* a row of only -inf gives zeros */
+    isa->scale(y, y, n, by);
 }
 
-static void softmax_row(const frugal_isa *isa, float *y, const float *x, int64_t n, int64_t step, float *row) {
-    if (step == 1)
-        row = y;
-    fr_copy((uint8_t *)row, (const uint8_t *)x, step, n, 4);
-    const float sum = isa->softmax(row, n), by = sum == 0 ? 0 : 1 / sum; /* a row of only -inf gives zeros */
-    isa->scale(row, row, n, by);
-    for (int64_t i = 0; step != 1 && i < n; i++)
-        y[i * step] = row[i];
-}
-
-static void log_softmax_row(const frugal_isa *isa, float *y, const float *x, int64_t n, int64_t step, float *row) {
-    const float max = row_max(x, n, step);
-    fr_copy((uint8_t *)row, (const uint8_t *)x, step, n, 4);
+static void log_softmax_row(const frugal_isa *isa, float *y, const float *x, int64_t n, float *row) {
+    const float max = isa->rows.reduce(FRUGAL_R_MAX, x, n);
+    memcpy(row, x, (size_t)n * sizeof *row);
     float sum = isa->softmax(row, n);
     isa->unary(FRUGAL_U_LOG, &sum, &sum, 1, 0, 0);
-    for (int64_t i = 0; i < n; i++)
-        y[i * step] = (x[i * step] - max) - sum;
+    isa->rows.shift(y, x, n, max, sum);
 }
 
-static void softmax_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+static void softmax_rows(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const fr_call *c = p;
+    const int64_t n = c->in[0]->dims[c->attrs[0]];
+    float *row = (float *)(void *)fr_thread_scratch(c, thread);
+    for (int64_t i = begin; i < end; i++) {
+        const float *src = (const float *)(const void *)c->in[0]->data + i * n;
+        float *dst = (float *)(void *)c->out[0]->data + i * n;
+        if (c->attrs[1])
+            log_softmax_row(c->isa, dst, src, n, row);
+        else
+            softmax_row(c->isa, dst, src, n);
+    }
+}
+
+/* Units: columns, or vectors of SOFTMAX_STRIP of them. */
+enum { SOFTMAX_STRIP = 16 };
+static void softmax_strips(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const fr_call *c = p;
     const fr_tensor *x = c->in[0];
     const int32_t axis = (int32_t)c->attrs[0];
-    const int64_t n = x->dims[axis], inner = fr_product(x, axis + 1, x->rank);
-    float *row = (float *)(void *)fr_thread_scratch(c, thread);
+    const int64_t n = x->dims[axis], inner = fr_product(x, axis + 1, x->rank), strips = fr_ceil_div(inner, SOFTMAX_STRIP);
+    (void)thread;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t at = i / inner * n * inner + i % inner;
-        const float *src = (const float *)(const void *)x->data + at;
-        float *dst = (float *)(void *)c->out[0]->data + at;
-        if (c->attrs[1])
-            log_softmax_row(c->isa, dst, src, n, inner, row);
-        else
-            softmax_row(c->isa, dst, src, n, inner, row);
+        const int64_t first = i % strips * SOFTMAX_STRIP, at = i / strips * n * inner + first;
+        c->isa->rows.softmax_columns((float *)(void *)c->out[0]->data + at, (const float *)(const void *)x->data + at, inner, n,
+                                     fr_min(SOFTMAX_STRIP, inner - first), c->attrs[1] != 0);
     }
 }
 
 frugal_status fr_softmax_run(const fr_call *c) {
-    const int64_t n = c->in[0]->dims[c->attrs[0]];
-    fr_parallel(c, c->out[0]->n / n, fr_row_grain(n), softmax_range, c);
+    const fr_tensor *x = c->in[0];
+    const int32_t axis = (int32_t)c->attrs[0];
+    const int64_t n = x->dims[axis], inner = fr_product(x, axis + 1, x->rank);
+    if (in_softmax_rows(c))
+        fr_parallel(c, x->n / n, fr_row_grain(n), softmax_rows, c);
+    else
+        fr_parallel(c, x->n / n / inner * fr_ceil_div(inner, SOFTMAX_STRIP), fr_row_grain(n * SOFTMAX_STRIP), softmax_strips, c);
     return FRUGAL_OK;
 }

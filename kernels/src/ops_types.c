@@ -39,22 +39,6 @@ static float bf16_to_float(uint16_t h) {
     return f;
 }
 
-/* Without branches, so that a compiler can vectorise it; the same bits as fr_double_to_half. */
-static uint16_t float_to_half(float v) {
-    uint32_t u, a, small, normal;
-    memcpy(&u, &v, 4);
-    a = u & 0x7fffffff;
-    float f;
-    memcpy(&f, &a, 4);
-    f += 0.5f; /* the bits of a subnormal half, rounded, are now at the end of the fraction */
-    memcpy(&small, &f, 4);
-    small -= 0x3f000000;
-    normal = (a + 0xfff + (a >> 13 & 1) - 0x38000000) >> 13;
-    uint32_t h = a < 0x38800000 ? small : normal;
-    h = a >= 0x477ff000 ? 0x7c00 : h;
-    return (uint16_t)(a > 0x7f800000 ? 0x7e00 : (u >> 16 & 0x8000) | h);
-}
-
 static float half_to_float(uint16_t h) {
     const uint32_t m = h & 0x7fff, o = (m << 13) + 0x38000000;
     uint32_t small = o + 0x800000, bits;
@@ -204,6 +188,7 @@ int32_t fr_int_at(const fr_tensor *t, int64_t i) {
 /* ---- CAST, CONVERT ---- */
 
 typedef struct cast_ctx {
+    const frugal_isa *isa;
     uint8_t *y;
     const uint8_t *x;
     int from, to;
@@ -392,28 +377,11 @@ static void store_double(const cast_ctx *t, void *dst, const double *d, int64_t 
     }
 }
 
-/* The casts around float16 and bfloat16 models, which are worth a loop of their own. */
-static bool cast_half(const cast_ctx *t, void *dst, const void *src, int64_t n) {
-    const uint16_t *h = src;
-    const float *f = src;
-    if (t->to == FR_F32 && t->from == FR_F16)
-        STORE(float, half_to_float(h[i]));
-    else if (t->to == FR_F32 && t->from == FR_BF16)
-        STORE(float, bf16_to_float(h[i]));
-    else if (t->from == FR_F32 && t->to == FR_F16)
-        STORE(uint16_t, float_to_half(f[i]));
-    else if (t->from == FR_F32 && t->to == FR_BF16)
-        STORE(uint16_t, fr_float_to_bfloat16(f[i]));
-    else
-        return false;
-    return true;
-}
-
 static void cast_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
     const cast_ctx *t = p;
     const int64_t from = fr_dtype_bytes(t->from), to = fr_dtype_bytes(t->to);
     (void)thread;
-    if (cast_half(t, t->y + begin * to, t->x + begin * from, end - begin))
+    if (t->isa->rows.cast(t->to, t->from, t->y + begin * to, t->x + begin * from, end - begin))
         return;
     for (; begin < end; begin += CAST_BLOCK) {
         const int64_t n = fr_min(CAST_BLOCK, end - begin);
@@ -433,7 +401,7 @@ frugal_status fr_cast_check(const fr_call *c) { return fr_same_shape(c, c->out[0
 frugal_status fr_convert_check(const fr_call *c) { return fr_cast_check(c); }
 
 static frugal_status run_cast(const fr_call *c, bool saturate, int mode) {
-    const cast_ctx t = {c->out[0]->data, c->in[0]->data, c->in[0]->dtype, c->out[0]->dtype, saturate, mode};
+    const cast_ctx t = {c->isa, c->out[0]->data, c->in[0]->data, c->in[0]->dtype, c->out[0]->dtype, saturate, mode};
     fr_parallel(c, c->out[0]->n, GRAIN, cast_range, &t);
     return FRUGAL_OK;
 }

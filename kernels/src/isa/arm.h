@@ -20,6 +20,9 @@ OP vf vset(float x) { return vdupq_n_f32(x); }
 OP vi viset(int32_t x) { return vdupq_n_s32(x); }
 OP vf vld(const float *p) { return vld1q_f32(p); }
 OP void vst(float *p, vf v) { vst1q_f32(p, v); }
+/* Halves, exact; back to nearest even. */
+OP vf vhalf(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+OP void vsthalf(uint16_t *p, vf v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 /* The first n of 1 to 3 elements, then zeros. */
 OP vf vld_n(const float *p, int n) {
     if (n == 1) {
@@ -737,6 +740,7 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
      .softmax = softmax,                                                                                                         \
      .unary = unary,                                                                                                             \
      .scale = scale,                                                                                                             \
+     .rows = FR_ROWS,                                                                                                            \
      .codes = FR_CODES_I8,                                                                                                       \
      .qconv = qconv,                                                                                                             \
      .qdepth = qdepth,                                                                                                           \

@@ -19,6 +19,9 @@ OP vf vset(float x) { return _mm256_set1_ps(x); }
 OP vi viset(int32_t x) { return _mm256_set1_epi32(x); }
 OP vf vld(const float *p) { return _mm256_loadu_ps(p); }
 OP void vst(float *p, vf v) { _mm256_storeu_ps(p, v); }
+/* Halves, exact; back to nearest even. */
+OP vf vhalf(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+OP void vsthalf(uint16_t *p, vf v) { _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 OP vi lanes_below(int n) { return _mm256_cmpgt_epi32(viset(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 OP vf vld_n(const float *p, int n) { return _mm256_maskload_ps(p, lanes_below(n)); }
 OP void vst_n(float *p, vf v, int n) { _mm256_maskstore_ps(p, lanes_below(n), v); }
@@ -1067,6 +1070,7 @@ static const frugal_isa table = {.name = "avx2",
                                  .softmax = softmax,
                                  .unary = unary,
                                  .scale = scale,
+                                 .rows = FR_ROWS,
                                  .codes = FR_CODES_I16,
                                  .quad_bytes = 128,
                                  .qconv = qconv,

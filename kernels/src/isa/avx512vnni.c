@@ -21,6 +21,9 @@ OP vf vset(float x) { return _mm512_set1_ps(x); }
 OP vi viset(int32_t x) { return _mm512_set1_epi32(x); }
 OP vf vld(const float *p) { return _mm512_loadu_ps(p); }
 OP void vst(float *p, vf v) { _mm512_storeu_ps(p, v); }
+/* Halves, exact; back to nearest even. */
+OP vf vhalf(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+OP void vsthalf(uint16_t *p, vf v) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 OP vm lanes_below(int n) { return (vm)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
 OP vf vld_n(const float *p, int n) { return _mm512_maskz_loadu_ps(lanes_below(n), p); }
 OP void vst_n(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, lanes_below(n), v); }
@@ -1005,6 +1008,7 @@ static const frugal_isa table = {.name = "avx512vnni",
                                  .softmax = softmax,
                                  .unary = unary,
                                  .scale = scale,
+                                 .rows = FR_ROWS,
                                  .codes = FR_CODES_U8,
                                  .qconv = qconv,
                                  .qdepth = qdepth,

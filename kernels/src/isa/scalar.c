@@ -5,6 +5,7 @@
 #include "../isa.h"
 
 #include "../fmath.h"
+#include "rows.h"
 
 static size_t scratch_bytes(int64_t m, int64_t k) {
     (void)m;
@@ -245,6 +246,90 @@ static void scale(float *y, const float *x, int64_t n, float s) {
     }
 }
 
+/* ---- rows (the rest is in rows.h) ---- */
+
+static float reduce_step(int kind, float l, float v) {
+    switch (kind) {
+    case FRUGAL_R_MAX:
+        return v > l || v != v ? v : l;
+    case FRUGAL_R_MIN:
+        return v < l || v != v ? v : l;
+    case FRUGAL_R_PROD:
+        return l * v;
+    case FRUGAL_R_L1:
+        return l + fr_abs(v);
+    case FRUGAL_R_SUM_SQUARE:
+    case FRUGAL_R_L2:
+        return l + v * v;
+    default:
+        return l + v;
+    }
+}
+
+static float reduce_column(int kind, const float *x, int64_t step, int64_t count) {
+    const int plain = kind == FRUGAL_R_MAX || kind == FRUGAL_R_MIN || kind == FRUGAL_R_PROD ? kind : FRUGAL_R_SUM;
+    float lane[16];
+    for (int j = 0; j < 16; j++) {
+        lane[j] = kind == FRUGAL_R_MAX ? -INFINITY : kind == FRUGAL_R_MIN ? INFINITY : kind == FRUGAL_R_PROD ? 1.0f : 0.0f;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        lane[i % 16] = reduce_step(kind, lane[i % 16], x[i * step]);
+    }
+    for (int h = 8; h > 0; h /= 2) {
+        for (int j = 0; j < h; j++) {
+            lane[j] = reduce_step(plain, lane[j], lane[j + h]);
+        }
+    }
+    return lane[0];
+}
+static float row_reduce(int kind, const float *x, int64_t n) { return reduce_column(kind, x, 1, n); }
+static void row_reduce_columns(int kind, float *y, const float *x, int64_t step, int64_t count, int64_t n) {
+    for (int64_t j = 0; j < n; j++) {
+        y[j] = reduce_column(kind, x + j, step, count);
+    }
+}
+
+static void row_extremes(const float *x, int64_t n, float *low, float *high) {
+    *low = *high = 0.0f;
+    for (int64_t i = 0; i < n; i++) {
+        *low = fr_min(x[i], *low);
+        *high = fr_max(x[i], *high);
+    }
+}
+
+static void row_softmax_columns(float *y, const float *x, int64_t step, int64_t count, int64_t n, int log) {
+    for (int64_t j = 0; j < n; j++) {
+        float top = -INFINITY, lane[16] = {0};
+        for (int64_t i = 0; i < count; i++) {
+            const float v = x[i * step + j];
+            top = v > top || v != v ? v : top;
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const float v = top == -INFINITY ? 0.0f : fr_exp(x[i * step + j] - top);
+            lane[i % 16] += v;
+            if (!log) {
+                y[i * step + j] = v;
+            }
+        }
+        const float sum = fold(lane), by = sum == 0.0f ? 0.0f : 1.0f / sum, less = fr_log(sum);
+        for (int64_t i = 0; i < count; i++) {
+            float *to = y + i * step + j;
+            *to = log ? (x[i * step + j] - top) - less : *to * by;
+        }
+    }
+}
+
+static void floats_of_halves(float *y, const uint16_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = fr_half_to_float(x[i]);
+    }
+}
+static void halves_of_floats(uint16_t *y, const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = fr_float_to_half(x[i]);
+    }
+}
+
 /* ---- integer convolution ---- */
 
 /* limit and rounding of isa.h, plus zero. */
@@ -324,6 +409,7 @@ static const frugal_isa table = {.name = "scalar",
                                  .softmax = softmax,
                                  .unary = unary,
                                  .scale = scale,
+                                 .rows = FR_ROWS,
                                  .codes = FR_CODES_U8,
                                  .qconv = qconv,
                                  .qdepth = qdepth,

@@ -7,6 +7,7 @@
 #ifndef FRUGAL_SIMD_H
 #define FRUGAL_SIMD_H
 #include "../fmath.h"
+#include "rows.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
@@ -585,4 +586,6 @@ static void conv_depthwise(float *y, int64_t ldy, const float *x, int64_t ldx, c
         depthwise_channels(y, ldy, x, ldx, spans, n_spans, w, m, j, n, e, 0);
     }
 }
+
+#include "sums.h"
 #endif
