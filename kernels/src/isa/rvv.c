@@ -16,6 +16,8 @@
 #if defined(FR_RVV)
 #include <string.h>
 
+#include "../fmath.h"
+
 /* The operations that simd.h is written in. */
 enum { VW = 16 };
 typedef float vf __attribute__((vector_size(64)));
@@ -45,7 +47,13 @@ OP vi viset(int32_t x) { return (vi)LANES(x); }
 OP vf vld(const float *p) { return *(const vf_at *)p; }
 OP vi vild(const int32_t *p) { return *(const vi_at *)p; }
 OP void vst(float *p, vf v) { *(vf_at *)p = v; }
-OP vf vld_n(const float *p, int n) {
+/* Halves, exact; back to nearest even. */
+OP vf vhalf(const uint16_t *p) {
+    vf v;
+    BY_LANE(v, fr_half_to_float(p[i]))
+    return v;
+}
+OP void vsthalf(uint16_t *p, vf v){BY_LANE(p, fr_float_to_half(v[i]))} OP vf vld_n(const float *p, int n) {
     float t[16] = {0};
     memcpy(t, p, (size_t)n * sizeof *p);
     return vld(t);
@@ -556,6 +564,7 @@ static const frugal_isa table = {.name = "rvv",
                                  .softmax = softmax,
                                  .unary = unary,
                                  .scale = scale,
+                                 .rows = FR_ROWS,
                                  .codes = FR_CODES_U8,
                                  .quad_bytes = 64,
                                  .qconv = qconv,
