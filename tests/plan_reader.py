@@ -12,7 +12,7 @@ from typing import Any
 
 SECTIONS = {1: "META", 2: "TEXT", 3: "DIMS", 4: "TENSORS", 5: "STEPS", 6: "ARGS", 7: "ATTRS", 8: "DATA"}
 KINDS = ("temp", "const", "input", "output", "alias")
-LAYOUTS = ("plain", "f32_p16", "w8_p16", "w4_p16", "a8_token", "a8_block")
+LAYOUTS = ("plain", "f32_p16", "w8_p16", "w4_p16", "a8_token", "a8_block", "f16_p16", "bf16_p16")
 
 
 def read(data: bytes) -> dict[str, Any]:

@@ -283,6 +283,8 @@ class Layout(IntEnum):
     W4_P16 = 3
     A8_TOKEN = 4
     A8_BLOCK = 5
+    F16_P16 = 6
+    BF16_P16 = 7
 
 
 @dataclass(eq=False)
@@ -329,8 +331,8 @@ class Quantized:
 class Weight:
     """The right operand of a linear, as natural arrays of [n, k]; packed only when the plan is written.
 
-    One of: float32 ``values``; int8 ``codes`` in [-127, 127] with float32 ``scale`` [n]; uint8 ``codes`` 0..15 with float16
-    ``scale`` and uint8 ``zero`` [n, ceil(k/32)].
+    One of: float32 ``values`` (F16_P16, BF16_P16: of which 16 bits hold every one); int8 ``codes`` in [-127, 127] with float32
+    ``scale`` [n]; uint8 ``codes`` 0..15 with float16 ``scale`` and uint8 ``zero`` [n, ceil(k/32)].
     """
 
     layout: Layout

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ir import Layout, Weight
+from .ir import NUMPY, DType, Layout, Weight
 
 PANEL = 16
 BLOCK = 32
+FLOATS = {Layout.F32_P16: DType.FLOAT, Layout.F16_P16: DType.FLOAT16, Layout.BF16_P16: DType.BFLOAT16}
 W4_BLOCK = 304  # 256 bytes of codes, 16 fp16 scales, 16 zero points
 
 
@@ -20,6 +21,8 @@ def packed_bytes(layout: Layout, n: int, k: int) -> int:
     rows, columns = round_up(n, PANEL), round_up(k, BLOCK)
     return {
         Layout.F32_P16: 4 * rows * k,
+        Layout.F16_P16: 2 * rows * k,
+        Layout.BF16_P16: 2 * rows * k,
         Layout.W8_P16: rows * columns,
         Layout.W4_P16: rows // PANEL * (columns // BLOCK) * W4_BLOCK,
     }[layout]
@@ -33,11 +36,11 @@ def _padded(values: np.ndarray, rows: int, columns: int, fill: int = 0) -> np.nd
     return result
 
 
-def pack_f32(values: np.ndarray) -> np.ndarray:
-    """float32 [n, k] -> [np/16][k][16]."""
+def pack_floats(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """[n, k] -> [np/16][k][16] as float32, float16 or bfloat16."""
     n, k = values.shape
     rows = round_up(n, PANEL)
-    return np.ascontiguousarray(_padded(values.astype(np.float32, copy=False), rows, k).reshape(-1, PANEL, k).transpose(0, 2, 1))
+    return np.ascontiguousarray(_padded(values.astype(dtype, copy=False), rows, k).reshape(-1, PANEL, k).transpose(0, 2, 1))
 
 
 def pack_w8(codes: np.ndarray) -> np.ndarray:
@@ -66,9 +69,9 @@ def pack_w4(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarra
 
 
 def pack(weight: Weight) -> np.ndarray:
-    if weight.layout == Layout.F32_P16:
+    if weight.layout in FLOATS:
         assert weight.values is not None
-        return pack_f32(weight.values())
+        return pack_floats(weight.values(), NUMPY[FLOATS[weight.layout]])
     assert weight.codes is not None
     if weight.layout == Layout.W8_P16:
         return pack_w8(weight.codes)

@@ -252,6 +252,6 @@ def write_plan(graph: Graph, meta: dict[str, Any], file: BinaryIO) -> None:
     """Write the plan of ``graph`` to a seekable binary file.  Weights are packed and written one at a time."""
     own_outputs(graph)
     for tensor in graph.operands():
-        if tensor.layout in (Layout.F32_P16, Layout.W8_P16, Layout.W4_P16) and tensor.weight is None:
+        if tensor.layout not in (Layout.PLAIN, Layout.A8_TOKEN, Layout.A8_BLOCK) and tensor.weight is None:
             raise InvalidModel(f"tensor '{tensor.name}' has no weight to pack")
     _Writer(graph, meta).write(file)

@@ -90,6 +90,9 @@ enum frugal_layout {
     FRUGAL_W4_P16 = 3,  /* uint8 [np/16][kp/32] blocks of 304 bytes: 256 of codes, fp16 scale[16], uint8 zero[16] (0..15).
                          * code byte 64 v + 4 r + j (v 0..3, r 0..15, j 0..3): low nibble k = 4 v + j, high nibble k = 16 + 4 v +
                          * j, of row r.  w = scale * (code - zero).                        bytes np/16 * kp/32 * 304 */
+    /* As F32_P16, weights that 16 bits hold exactly; they are widened when they are read. */
+    FRUGAL_F16_P16 = 6,  /* float16 [np/16][k][16]                                      bytes 2 * np * k */
+    FRUGAL_BF16_P16 = 7, /* bfloat16 [np/16][k][16]                                     bytes 2 * np * k */
     /* Quantized activations, dtype int8, temporaries only, logical dims [.., k]; m = product of the other dims:
      * int8 q[m][kp] in [-127, 127] (zero beyond k), then at the next multiple of 64 float32 scale[m] or scale[m][kp/32],
      * then at the next multiple of 64 int32 sum[m][kp/32] (sums of q over blocks of 32). */
@@ -262,7 +265,7 @@ enum frugal_op {
     FRUGAL_OP_QUANTIZE_ACT = 17,
     /* in x, w [n, k], scale? float32 [np] (W8 only), bias? float32 [np], residual? float32 [.., n]; out y [.., n], float32 or
      * A8_BLOCK (as QUANTIZE_ACT of the float32 result would give it).
-     * x: float32 [.., k] with w F32_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
+     * x: float32 [.., k] with w F32_P16, F16_P16 or BF16_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
      * attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up to 16. */
     FRUGAL_OP_LINEAR = 18,
     /* in a [.., m, k], b [.., k, n] (batch dims broadcast), out y; one of float32, float64, int32, uint32, int64, uint64.  attrs

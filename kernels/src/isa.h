@@ -121,6 +121,9 @@ struct frugal_isa {
      * only. Packed weights: bk = 16, bp = 16 * k; a row-major [k][ldb] matrix: bk = ldb, bp = 16. */
     void (*gemm_f32)(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
                      int64_t n, int64_t k, float alpha, const fr_epilogue *e);
+    /* The same with b in F16_P16, or (bf16) BF16_P16, widened when it is read: bk = 16, bp = 16 k, no alpha. */
+    void (*gemm_half)(float *y, int64_t ldy, const float *a, int64_t lda, const uint16_t *b, int bf16, int64_t m, int64_t n,
+                      int64_t k, const fr_epilogue *e);
     /* Tokens m0 <= i < m1, panels p0 <= p < p1 of W8_P16; row r = 16 p + ..., written where r < n:  y[i*ldy + r] =
      * token:   v = (float)(sum over k of w * q) * (wscale[r] * scale[i])
      * blocked: v = 0; for b ascending: v = fmaf(scale[i][b], (float)(dot of block b), v);  v = v * wscale[r]

@@ -63,6 +63,9 @@ bool fr_layout_bytes(int dtype, int layout, int rank, const int64_t *dims, int64
     switch (layout) {
     case FRUGAL_F32_P16:
         return *bytes = 4 * np * k, rank == 2 && dtype == FR_F32;
+    case FRUGAL_F16_P16:
+    case FRUGAL_BF16_P16:
+        return *bytes = 2 * np * k, rank == 2 && dtype == (layout == FRUGAL_F16_P16 ? FR_F16 : FR_BF16);
     case FRUGAL_W8_P16:
         return *bytes = np * kp, rank == 2 && dtype == FR_I8;
     case FRUGAL_W4_P16:

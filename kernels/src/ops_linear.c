@@ -56,7 +56,7 @@ static frugal_status check_linear_operands(const fr_call *c) {
     const bool act = is_act(x);
     FR_DTYPE(c, act || x->dtype == FR_F32, "the input of a linear must be float32 or quantized activations");
     FR_DTYPE(c, y->dtype == FR_F32 || y->layout == FRUGAL_A8_BLOCK, "the output of a linear is float32 or quantized in blocks");
-    FR_DTYPE(c, act == (w->layout != FRUGAL_F32_P16), "these weights do not go with this input");
+    FR_DTYPE(c, act == (w->layout == FRUGAL_W8_P16 || w->layout == FRUGAL_W4_P16), "these weights do not go with this input");
     FR_SHAPE(c, x->rank >= 1 && x->rank == y->rank, "input and output of a linear must have one rank");
     const int32_t last = x->rank - 1;
     for (int32_t a = 0; a < last; a++) {
@@ -105,10 +105,40 @@ enum { OUT_PANELS = 16, OUT_ROW = (OUT_PANELS + 1) * FR_PANEL };
 
 static int64_t chunk_of(const fr_call *c) { return fr_max(1, c->isa->chunk); }
 static int64_t rows_of(const fr_tensor *y) { return fr_product(y, 0, y->rank - 1); }
+static bool is_half(const fr_tensor *w) { return w->layout == FRUGAL_F16_P16 || w->layout == FRUGAL_BF16_P16; }
+
+/* More tokens than HALF_TOKENS meet weights of 16 bits that were widened first, as many panels at a time as stay in the
+ * second-level cache, at most HALF_PANELS; fewer would wait for the stores. */
+enum { HALF_TOKENS = 6, HALF_PANELS = 4, HALF_BYTES = 256 << 10 };
+static int64_t half_panels(const fr_tensor *w) {
+    return fr_max(1, fr_min(HALF_PANELS, HALF_BYTES / (4 * FR_PANEL * w->dims[1])));
+}
+
 static int64_t gemm_scratch(const fr_call *c) {
     if (!is_act(c->in[0]))
-        return 0;
+        return is_half(c->in[1]) && rows_of(c->out[0]) > HALF_TOKENS ? half_panels(c->in[1]) * 4 * FR_PANEL * c->in[1]->dims[1]
+                                                                     : 0;
     return fr_round_up((int64_t)c->isa->scratch_bytes(fr_min(chunk_of(c), rows_of(c->out[0])), c->in[1]->dims[1]), 64);
+}
+
+/* m tokens from x on, panels from w on. */
+static void half_part(const linear_job *j, float *y, int64_t ldy, const float *x, int64_t m, const uint16_t *w, int64_t cols,
+                      const fr_epilogue *e, float *wide) {
+    const fr_call *c = j->c;
+    const int dtype = c->in[1]->dtype;
+    const int64_t k = j->k, step = half_panels(c->in[1]) * FR_PANEL;
+    if (m <= HALF_TOKENS) {
+        c->isa->gemm_half(y, ldy, x, k, w, dtype == FR_BF16, m, cols, k, e);
+        return;
+    }
+    for (int64_t at = 0; at < cols; at += step) {
+        const int64_t n = fr_min(step, cols - at);
+        fr_epilogue part = *e;
+        part.bias = e->bias ? e->bias + at : NULL;
+        part.residual = e->residual ? e->residual + at : NULL;
+        c->isa->rows.cast(FR_F32, dtype, wide, w + at * k, fr_round_up(n, FR_PANEL) * k);
+        c->isa->gemm_f32(y + at, ldy, x, k, wide, FR_PANEL, FR_PANEL * k, m, n, k, 1.0f, &part);
+    }
 }
 
 /* Tokens m0 .. m1 - 1, panels p0 .. p1 - 1, to y: the first of these tokens and columns. */
@@ -130,6 +160,9 @@ static void linear_part(const linear_job *j, float *y, int64_t ldy, int64_t m0, 
                         0, p1 - p0, cols, &e, scratch);
     } else if (w->layout == FRUGAL_W4_P16) {
         c->isa->gemm_w4(y, ldy, &a, 0, m1 - m0, w->data + p0 * nb * FR_W4_BLOCK, 0, p1 - p0, cols, &e, scratch);
+    } else if (is_half(w)) {
+        half_part(j, y, ldy, floats(c->in[0]) + m0 * j->k, m1 - m0,
+                  (const uint16_t *)(const void *)w->data + p0 * FR_PANEL * j->k, cols, &e, (float *)(void *)scratch);
     } else {
         c->isa->gemm_f32(y, ldy, floats(c->in[0]) + m0 * j->k, j->k, floats(w) + p0 * FR_PANEL * j->k, FR_PANEL, FR_PANEL * j->k,
                          m1 - m0, cols, j->k, 1.0f, &e);

@@ -172,6 +172,8 @@ static bool kind_allows_layout(const frugal_plan_tensor *t) {
     case FRUGAL_F32_P16:
     case FRUGAL_W8_P16:
     case FRUGAL_W4_P16:
+    case FRUGAL_F16_P16:
+    case FRUGAL_BF16_P16:
         return t->kind == FRUGAL_TENSOR_CONST;
     case FRUGAL_A8_TOKEN:
     case FRUGAL_A8_BLOCK:

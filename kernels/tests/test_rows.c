@@ -222,6 +222,25 @@ static void test_softmax_columns(const frugal_isa *isa, int64_t n, int tame) {
     free(m), free(y0), free(y1);
 }
 
+/* Products with halves: scalar's bytes, and those of gemm_f32 with the widened weights. */
+static void test_half(const frugal_isa *isa, int64_t m, int64_t n, int64_t k, int bf16) {
+    const int64_t np = (n + 15) / 16 * 16;
+    float *a = row(F32, m * k, 1), *bias = row(F32, np, 1), *residual = row(F32, m * n, 1), *wide = alloc(4 * np * k);
+    float *y[3] = {alloc(4 * m * n), alloc(4 * m * n), alloc(4 * m * n)};
+    uint16_t *b = alloc(2 * np * k);
+    for (int64_t i = 0; i < np * k; i++) { /* any bits, the infinite ones aside */
+        b[i] = (uint16_t)rnd();
+        b[i] &= bf16 ? 0xbfff : 0xfbff;
+    }
+    scalar()->cast(F32, bf16 ? BF16 : F16, wide, b, np * k);
+    const fr_epilogue e = {.bias = bias, .residual = residual, .ld = n, .act = rnd() % 2 ? FRUGAL_U_RELU : FRUGAL_U_COPY};
+    fr_isa_scalar->gemm_half(y[0], n, a, k, b, bf16, m, n, k, &e);
+    isa->gemm_half(y[1], n, a, k, b, bf16, m, n, k, &e);
+    isa->gemm_f32(y[2], n, a, k, wide, 16, 16 * k, m, n, k, 1.0f, &e);
+    check(same(F32, y[0], y[1], m * n) && same(F32, y[0], y[2], m * n), "halves", isa->name, m, n, k);
+    free(a), free(bias), free(residual), free(wide), free(b), free(y[0]), free(y[1]), free(y[2]);
+}
+
 int main(void) {
     for (uint32_t i = 0; frugal_isa_list(i); i++) {
         const frugal_isa *isa = frugal_isa_find(frugal_isa_list(i));
@@ -230,6 +249,7 @@ int main(void) {
             test_one_operand(isa, n);
             test_where(isa, n);
             test_codes(isa, n);
+            test_half(isa, 1 + n % 14, 1 + (int64_t)(rnd() % 140), 1 + (int64_t)(rnd() % 60), (int)(n % 2));
             for (int tame = 0; tame < 2; tame++) {
                 test_sums(isa, n, tame);
                 test_softmax_columns(isa, n, tame);

@@ -863,9 +863,20 @@ typedef struct weights {
     double *real; /* [n][k] */
 } weights;
 
+static int weight_dtype(int layout) {
+    static const int dtypes[] = {[FRUGAL_F32_P16] = FR_F32,
+                                 [FRUGAL_W8_P16] = FR_I8,
+                                 [FRUGAL_W4_P16] = FR_U8,
+                                 [FRUGAL_F16_P16] = FR_F16,
+                                 [FRUGAL_BF16_P16] = FR_BF16};
+    return dtypes[layout];
+}
+
 static weights make_weights(int layout, int64_t n, int64_t k) {
     weights w = {.n = n, .k = k, .np = (n + 15) / 16 * 16, .kp = (k + 31) / 32 * 32};
+    const int half = layout == FRUGAL_F16_P16 || layout == FRUGAL_BF16_P16;
     w.bytes = (uint64_t)(layout == FRUGAL_F32_P16  ? 4 * w.np * k
+                         : half                    ? 2 * w.np * k
                          : layout == FRUGAL_W8_P16 ? w.np * w.kp
                                                    : w.np / 16 * (w.kp / 32) * 304);
     w.packed = alloc(w.bytes);
@@ -888,6 +899,13 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
             if (layout == FRUGAL_F32_P16) {
                 const float f = uniform();
                 memcpy(w.packed + 4 * ((p * k + j) * 16 + r), &f, 4);
+                *real = (double)f;
+            } else if (half) { /* nine bits of any size */
+                const uint32_t u = (random_bits() & 0x80ff0000u) | (120u + random_bits() % 8) << 23;
+                float f;
+                memcpy(&f, &u, 4);
+                const uint16_t h = layout == FRUGAL_BF16_P16 ? (uint16_t)(u >> 16) : fr_double_to_half((double)f);
+                memcpy(w.packed + 2 * ((p * k + j) * 16 + r), &h, 2);
                 *real = (double)f;
             } else if (layout == FRUGAL_W8_P16) {
                 w.packed[((p * (w.kp / 4) + j / 4) * 16 + r) * 4 + j % 4] = (uint8_t)(int8_t)q;
@@ -924,16 +942,12 @@ static void linear_case(int layout, int act_layout, float fixed, int64_t m, int6
                         int act) {
     weights w = make_weights(layout, n, k);
     float *x = floats(m * k), *bs = floats(w.np), *r = floats(m * n), *y = alloc((size_t)(m * n) * 4);
-    const int is_float = layout == FRUGAL_F32_P16;
+    const int is_float = weight_dtype(layout) != FR_I8 && weight_dtype(layout) != FR_U8;
     double *xq = quantized(x, m, k, act_layout == FRUGAL_A8_BLOCK, fixed);
     pb *p = pb_new();
     const int64_t s = pb_symbol(p, 0, 0);
     const int32_t tx = pb_input(p, FR_F32, PB_LIST(s, 1, k)), tr = pb_input(p, FR_F32, PB_LIST(s, 1, n));
-    const int32_t tw = pb_const(p,
-                                is_float                  ? FR_F32
-                                : layout == FRUGAL_W8_P16 ? FR_I8
-                                                          : FR_U8,
-                                layout, PB_LIST(n, k), w.packed, w.bytes);
+    const int32_t tw = pb_const(p, weight_dtype(layout), layout, PB_LIST(n, k), w.packed, w.bytes);
     const int32_t ts = pb_const(p, FR_F32, 0, PB_LIST(w.np), w.scale, (uint64_t)w.np * 4),
                   tb = pb_const(p, FR_F32, 0, PB_LIST(w.np), bs, (uint64_t)w.np * 4);
     const int32_t tf = pb_const(p, FR_F32, 0, PB_LIST(1), &fixed, 4);
@@ -967,6 +981,8 @@ static void test_linear(void) {
         const int64_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
         const int odd = (int)i % 2;
         linear_case(FRUGAL_F32_P16, 0, 0, m, n, k, odd, !odd, FRUGAL_U_COPY);
+        linear_case(FRUGAL_F16_P16, 0, 0, m, n, k, !odd, odd, FRUGAL_U_RELU);
+        linear_case(FRUGAL_BF16_P16, 0, 0, m, n, k, odd, !odd, FRUGAL_U_COPY);
         linear_case(FRUGAL_W8_P16, FRUGAL_A8_TOKEN, 0, m, n, k, 1, odd, FRUGAL_U_GELU);
         linear_case(FRUGAL_W8_P16, FRUGAL_A8_BLOCK, 0, m, n, k, !odd, 0, FRUGAL_U_COPY);
         linear_case(FRUGAL_W8_P16, FRUGAL_A8_TOKEN, 0.011f, m, n, k, 0, 0, FRUGAL_U_RELU);
@@ -983,7 +999,7 @@ static void quantized_result_case(int layout, int64_t m, int64_t n, int64_t k, i
         pb *p = pb_new();
         const int64_t s = pb_symbol(p, 0, 0);
         const int32_t tx = pb_input(p, FR_F32, PB_LIST(s, k)), tr = pb_input(p, FR_F32, PB_LIST(s, n));
-        const int dtype = layout == FRUGAL_F32_P16 ? FR_F32 : layout == FRUGAL_W8_P16 ? FR_I8 : FR_U8;
+        const int dtype = weight_dtype(layout);
         const int32_t tw = pb_const(p, dtype, layout, PB_LIST(n, k), w.packed, w.bytes),
                       tv = pb_const(p, FR_I8, FRUGAL_W8_P16, PB_LIST(19, n), v.packed, v.bytes),
                       ts = pb_const(p, FR_F32, 0, PB_LIST(w.np), w.scale, (uint64_t)w.np * 4),
@@ -991,7 +1007,7 @@ static void quantized_result_case(int layout, int64_t m, int64_t n, int64_t k, i
                       tb = pb_const(p, FR_F32, 0, PB_LIST(w.np), bs, (uint64_t)w.np * 4);
         const int32_t ty = pb_output(p, FR_F32, PB_LIST(s, 19)), tq = pb_temp(p, FR_I8, FRUGAL_A8_BLOCK, PB_LIST(s, n));
         int32_t from = tx, to = tq;
-        if (layout != FRUGAL_F32_P16) {
+        if (dtype == FR_I8 || dtype == FR_U8) {
             from = pb_temp(p, FR_I8, FRUGAL_A8_BLOCK, PB_LIST(s, k));
             pb_step(p, FRUGAL_OP_QUANTIZE_ACT, PB_LIST(tx), PB_LIST(from), PB_NONE);
         }
@@ -1015,6 +1031,7 @@ static void test_quantized_result(void) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const int64_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
         quantized_result_case(FRUGAL_F32_P16, m, n, k, FRUGAL_U_COPY);
+        quantized_result_case(FRUGAL_F16_P16, m, n, k, FRUGAL_U_GELU);
         quantized_result_case(FRUGAL_W8_P16, m, n, k, FRUGAL_U_GELU);
         quantized_result_case(FRUGAL_W4_P16, m, n, k, FRUGAL_U_RELU);
     }

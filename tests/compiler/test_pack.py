@@ -37,7 +37,9 @@ def test_every_element_lies_where_the_header_says(n: int, k: int) -> None:
     scale = rng.uniform(0.01, 1, (n, kp // 32)).astype(np.float16)
     zero = rng.integers(0, 16, (n, kp // 32), dtype=np.uint8)
     f32 = rng.standard_normal((n, k)).astype(np.float32)
-    p8, p4, pf = (a.reshape(-1) for a in (pack.pack_w8(w8), pack.pack_w4(w4, scale, zero), pack.pack_f32(f32)))
+    p8, p4, pf = (
+        a.reshape(-1) for a in (pack.pack_w8(w8), pack.pack_w4(w4, scale, zero), pack.pack_floats(f32, np.dtype(np.float32)))
+    )
     sizes = [pack.packed_bytes(layout, n, k) for layout in (Layout.W8_P16, Layout.W4_P16, Layout.F32_P16)]
     assert sizes == [p8.nbytes, p4.nbytes, pf.nbytes] == [np_ * kp, np_ // 16 * kp // 32 * 304, 4 * np_ * k]
     for r in range(n):

@@ -12,6 +12,7 @@ from .convolution import fuse_convolutions
 from .embedding import gather_dequantize
 from .epilogue import fuse_epilogues
 from .gelu import fuse_activations
+from .half_storage import store_halves
 from .hard import fuse_hard_activations
 from .identity import drop_identities
 from .integer_linear import fuse_integer_scales
@@ -44,6 +45,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     join_qkv,
     fuse_residual_norms,
     read_planes,
+    store_halves,
 )
 
 

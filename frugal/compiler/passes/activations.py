@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir import DType, Graph, Layout, Op, Step, Tensor
-from ..pack import PANEL, round_up
+from ..pack import FLOATS, PANEL, round_up
 from .match import Matcher
 
 DEFAULT = Layout.A8_BLOCK  # MiniLM int8, mean cosine to fp32 on STS-B: 0.9992 with blocks, 0.9971 with one scale a token
@@ -23,7 +23,7 @@ def quantize_activations(graph: Graph, activations: str) -> None:
     made: dict[tuple[Tensor, Layout, Step | None], Tensor] = {}
     for step in list(graph.steps):
         weight = step.inputs[1] if step.op == Op.LINEAR else None
-        if weight is None or weight.weight is None or weight.layout == Layout.F32_P16:
+        if weight is None or weight.weight is None or weight.layout in FLOATS:
             continue
         x = step.inputs[0]
         assert x is not None

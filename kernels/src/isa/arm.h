@@ -22,6 +22,7 @@ OP vf vld(const float *p) { return vld1q_f32(p); }
 OP void vst(float *p, vf v) { vst1q_f32(p, v); }
 /* Halves, exact; back to nearest even. */
 OP vf vhalf(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+OP vf vbfloat(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 OP void vsthalf(uint16_t *p, vf v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 /* The first n of 1 to 3 elements, then zeros. */
 OP vf vld_n(const float *p, int n) {
@@ -729,6 +730,7 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
      .scratch_bytes = scratch_bytes,                                                                                             \
      .chunk = 96,                                                                                                                \
      .gemm_f32 = gemm_f32,                                                                                                       \
+     .gemm_half = gemm_half,                                                                                                     \
      .conv_f32 = conv_f32,                                                                                                       \
      .conv_depthwise = conv_depthwise,                                                                                           \
      .gemm_w8 = gemm_w8,                                                                                                         \

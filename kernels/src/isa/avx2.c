@@ -21,6 +21,9 @@ OP vf vld(const float *p) { return _mm256_loadu_ps(p); }
 OP void vst(float *p, vf v) { _mm256_storeu_ps(p, v); }
 /* Halves, exact; back to nearest even. */
 OP vf vhalf(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+OP vf vbfloat(const uint16_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
+}
 OP void vsthalf(uint16_t *p, vf v) { _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 OP vi lanes_below(int n) { return _mm256_cmpgt_epi32(viset(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 OP vf vld_n(const float *p, int n) { return _mm256_maskload_ps(p, lanes_below(n)); }
@@ -1059,6 +1062,7 @@ static const frugal_isa table = {.name = "avx2",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
                                  .gemm_f32 = gemm_f32,
+                                 .gemm_half = gemm_half,
                                  .conv_f32 = conv_f32,
                                  .conv_depthwise = conv_depthwise,
                                  .gemm_w8 = gemm_w8,

@@ -23,6 +23,9 @@ OP vf vld(const float *p) { return _mm512_loadu_ps(p); }
 OP void vst(float *p, vf v) { _mm512_storeu_ps(p, v); }
 /* Halves, exact; back to nearest even. */
 OP vf vhalf(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+OP vf vbfloat(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));
+}
 OP void vsthalf(uint16_t *p, vf v) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 OP vm lanes_below(int n) { return (vm)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
 OP vf vld_n(const float *p, int n) { return _mm512_maskz_loadu_ps(lanes_below(n), p); }
@@ -997,6 +1000,7 @@ static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
                                  .gemm_f32 = gemm_f32,
+                                 .gemm_half = gemm_half,
                                  .conv_f32 = conv_f32,
                                  .conv_depthwise = conv_depthwise,
                                  .gemm_w8 = gemm_w8,

@@ -47,13 +47,20 @@ OP vi viset(int32_t x) { return (vi)LANES(x); }
 OP vf vld(const float *p) { return *(const vf_at *)p; }
 OP vi vild(const int32_t *p) { return *(const vi_at *)p; }
 OP void vst(float *p, vf v) { *(vf_at *)p = v; }
+OP vi vcasti(vf a) { return (vi)a; }
+OP vf vcastf(vi a) { return (vf)a; }
 /* Halves, exact; back to nearest even. */
 OP vf vhalf(const uint16_t *p) {
     vf v;
     BY_LANE(v, fr_half_to_float(p[i]))
     return v;
 }
-OP void vsthalf(uint16_t *p, vf v){BY_LANE(p, fr_float_to_half(v[i]))} OP vf vld_n(const float *p, int n) {
+OP void vsthalf(uint16_t *p, vf v){BY_LANE(p, fr_float_to_half(v[i]))} OP vf vbfloat(const uint16_t *p) {
+    vi v;
+    BY_LANE(v, (int32_t)((uint32_t)p[i] << 16))
+    return vcastf(v);
+}
+OP vf vld_n(const float *p, int n) {
     float t[16] = {0};
     memcpy(t, p, (size_t)n * sizeof *p);
     return vld(t);
@@ -63,8 +70,6 @@ OP void vst_n(float *p, vf v, int n) {
     vst(t, v);
     memcpy(p, t, (size_t)n * sizeof *p);
 }
-OP vi vcasti(vf a) { return (vi)a; }
-OP vf vcastf(vi a) { return (vf)a; }
 OP vi viand(vi a, vi b) { return a & b; }
 OP vi vior(vi a, vi b) { return a | b; }
 OP vi vixor(vi a, vi b) { return a ^ b; }
@@ -553,6 +558,7 @@ static const frugal_isa table = {.name = "rvv",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
                                  .gemm_f32 = gemm_f32,
+                                 .gemm_half = gemm_half,
                                  .conv_f32 = conv_f32,
                                  .conv_depthwise = conv_depthwise,
                                  .gemm_w8 = gemm_w8,

@@ -40,6 +40,21 @@ static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const f
     }
 }
 
+static void gemm_half(float *y, int64_t ldy, const float *a, int64_t lda, const uint16_t *b, int bf16, int64_t m, int64_t n,
+                      int64_t k, const fr_epilogue *e) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            const uint16_t *w = b + j / FR_PANEL * FR_PANEL * k + j % FR_PANEL;
+            float v = 0.0f;
+            for (int64_t kk = 0; kk < k; kk++) {
+                const uint16_t h = w[kk * FR_PANEL];
+                v = FR_FMA(a[i * lda + kk], bf16 ? from_bfloat16(h) : fr_half_to_float(h), v);
+            }
+            y[i * ldy + j] = finish(v, e, i, j);
+        }
+    }
+}
+
 static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,
                      int64_t bp, int64_t m, int64_t n, const fr_epilogue *e) {
     for (int64_t i = 0; i < m; i++) {
@@ -398,6 +413,7 @@ static const frugal_isa table = {.name = "scalar",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 16,
                                  .gemm_f32 = gemm_f32,
+                                 .gemm_half = gemm_half,
                                  .conv_f32 = conv_f32,
                                  .conv_depthwise = conv_depthwise,
                                  .gemm_w8 = gemm_w8,

@@ -587,5 +587,6 @@ static void conv_depthwise(float *y, int64_t ldy, const float *x, int64_t ldx, c
     }
 }
 
+#include "half.h"
 #include "sums.h"
 #endif
