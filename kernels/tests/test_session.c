@@ -901,7 +901,7 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
                 memcpy(w.packed + 4 * ((p * k + j) * 16 + r), &f, 4);
                 *real = (double)f;
             } else if (half) { /* nine bits of any size */
-                const uint32_t u = (random_bits() & 0x80ff0000u) | (120u + random_bits() % 8) << 23;
+                const uint32_t u = (rnd() & 0x80ff0000u) | (120u + rnd() % 8) << 23;
                 float f;
                 memcpy(&f, &u, 4);
                 const uint16_t h = layout == FRUGAL_BF16_P16 ? (uint16_t)(u >> 16) : fr_double_to_half((double)f);
