@@ -134,6 +134,7 @@ INLINE
         }
     }
 }
+#undef COLUMN
 
 INLINE void reduce_strips(const int kind, float *y, const float *x, int64_t step, int64_t count, int64_t n) {
     vf t[16][4];
