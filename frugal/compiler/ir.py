@@ -183,6 +183,9 @@ class Op(IntEnum):
     LINEAR_ATTENTION = 83
     CAUSAL_CONV = 84
     DET = 85
+    # -- 88..91: caches of a type of their own
+    CACHE_APPEND = 88
+    ATTENTION_KEPT = 89
 
 
 CONTROL = frozenset((Op.IF, Op.ELSE, Op.END, Op.MERGE, Op.LOOP, Op.VAR, Op.SET))

@@ -276,7 +276,11 @@ enum frugal_op {
      * fused 0: q [b, s, h*d], k [b, t, g*d], v [b, t, g*e], y [b, s, h*e].
      * fused 1: q is [b, s, h*d + g*d + g*e], the three side by side (d = e), k and v absent, t = s, y [b, s, h*d].
      * Query i sees key j when causal is 0, or 1 and j <= i + (t - s), or 2 and j <= i.  A bool mask keeps where true; a float
-     * mask is added. A row that sees no key gives 0. */
+     * mask is added. A row that sees no key gives 0.
+     * Keys go in blocks of 256; of each, a row has m = the maximum of its scores, l = the sum of w = exp(score - m) (16 lanes)
+     * and o = the sum of w v (one fmaf chain).  Blocks in which the row sees something are merged in ascending order: M' = max(M,
+     * m), c = exp(M - M'), f = exp(m - M'), L = L c + l f, O = O c + o f, each operation rounded; the first one as it is.  y = O
+     * * (1 / L). */
     FRUGAL_OP_ATTENTION = 20,
     /* in x, axis? (int32 or int64, one element, may be negative); out y: running sum along axis, ascending.  attrs axis (without
      * the operand), exclusive, reverse.  float32, float64, and integers, which wrap. */
@@ -382,15 +386,15 @@ enum frugal_op {
      * mode (0 nearest, half to even, 1 linear, 2 cubic with a = -0.75), padding (0 zeros, 1 border, 2 reflection), coords (0: -1
      * and 1 are the outer edges, 1: the centers of the first and last element, 2: indices). */
     FRUGAL_OP_GRID_SAMPLE = 49,
-    /* in x float32 [n, c, h, w], rois float32 [r, 4] (x1 y1 x2 y2), batch int64 [r]; out y [r, c, oh, ow].  attrs max, samples (0:
-     * by the size of a bin), scale (float), half_pixel.  The mean of bilinear samples; max: of their weighted corners. */
+    /* in x float32 [n, c, h, w], rois float32 [r, 4] (x1 y1 x2 y2), batch int64 [r]; out y [r, c, oh, ow].  attrs max, samples
+     * (0: by the size of a bin), scale (float), half_pixel.  The mean of bilinear samples; max: of their weighted corners. */
     FRUGAL_OP_ROI_ALIGN = 50,
     /* in x float32 [n, c * blocks, places]; out y [n, c, d..]: the sum of the blocks where they lie, in ascending order of the
      * element of a block.  attrs (d), for every axis: block, dilation, padding in front, behind, stride. */
     FRUGAL_OP_COL2IM = 51,
     /* As CUMSUM: the running product. */
     FRUGAL_OP_CUMPROD = 52,
-    /* out y float32.  attrs normal (0: uniform), seed, p, q (float): y = p + q v; v in [0, 1) or of the normal distribution.  Four
+    /* out y float32.  attrs normal (0: uniform), seed, p, q (float): y = p + q v; v in [0, 1) or of the normal distribution. Four
      * elements are made of the four words of Philox 4x32-10 with the seed as key and their index / 4 as counter: uniform the
      * upper 24 bits of each, normal Box-Muller of words 0, 1 and 2, 3 (cosine first). */
     FRUGAL_OP_RANDOM = 53,
@@ -488,13 +492,13 @@ enum frugal_op {
     FRUGAL_OP_MEL = 76,
 
     /* -- 80..87: attention and its caches (ops_attention.c) -- */
-    /* in q, k, v, mask?, lengths? (int64 [b]), sinks? (float32 [h]); out y; each of q, k, v, y is [b, tokens, heads * size] or [b, heads, tokens,
-     * size], all but the mask and the lengths float32.  attrs heads h, kv_heads g, scale (float), softcap (float, 0: none),
-     * offset (d), left, right (each -1: no bound), short_mask (0 or 1). Query i stands at p = i + offset or, with lengths, at p =
-     * i + lengths[b] - s, and sees the keys j with p - left <= j <= p + right, j < lengths[b]; causal is right = 0.  The mask is
-     * as in ATTENTION, but with short_mask its last axis may be shorter than t (1 is then a length too), and hides what it does
-     * not cover.  A row that sees no key gives 0.  A sink is one more score of each row of its
-     * head, whose weight goes nowhere.  A length outside [0, t] is FRUGAL_BAD_INPUT. */
+    /* in q, k, v, mask?, lengths? (int64 [b]), sinks? (float32 [h]); out y; each of q, k, v, y is [b, tokens, heads * size] or
+     * [b, heads, tokens, size], all but the mask and the lengths float32.  attrs heads h, kv_heads g, scale (float), softcap
+     * (float, 0: none), offset (d), left, right (each -1: no bound), short_mask (0 or 1). Query i stands at p = i + offset or,
+     * with lengths, at p = i + lengths[b] - s, and sees the keys j with p - left <= j <= p + right, j < lengths[b]; causal is
+     * right = 0.  The mask is as in ATTENTION, but with short_mask its last axis may be shorter than t (1 is then a length too),
+     * and hides what it does not cover.  A row that sees no key gives 0.  A sink is one more score of each row of its head, whose
+     * weight goes nowhere.  A length outside [0, t] is FRUGAL_BAD_INPUT. */
     FRUGAL_OP_ATTENTION_CACHE = 80,
     /* in past, update, places? (int64 [b]); out y of past's shape and data type (any): past with update written along axis (1 or
      * more) from places[b] on, or from 0.  attrs axis, circular (0, 1: past the end it goes on at 0).  update has past's shape
@@ -518,6 +522,25 @@ enum frugal_op {
     /* in x [.., n, n] float32 or float64; out y [..]: determinants, by elimination with column pivots in float64. */
     FRUGAL_OP_DET = 85,
 
-    FRUGAL_OP_COUNT = 88
+    /* -- 88..91: caches of a type of their own (ops_cache.c, ops_attention.c) -- */
+    /* in past, x float32, places? int64 [b], scale? float32, cos?, sin?, ids? int64 [b, s]; out y of past's shape and type,
+     * y_scale. past: float32, float16 or int8 [b, m, g * d], with int8 its scale [b, m, g], or [b, g, m, d], scale [b, g, m]; x
+     * [b, s, g * d] or [b, g, s, d]; y_scale as scale, or empty.  attrs heads g, circular (0, 1), interleaved (0, 1). past with
+     * the s <= m tokens of x, rotated as in ROTARY where there are tables, at the slots from places[b] (or 0) on; circular: slot
+     * modulo m, and a place may be anything from 0 to FRUGAL_MAX_DIM.  float16: rounded to nearest even.  int8: codes and scale
+     * of each head and token as A8_TOKEN.  y may be bound to the memory of past, y_scale to that of scale. */
+    FRUGAL_OP_CACHE_APPEND = 88,
+    /* ATTENTION_CACHE over keys and values that are float32, float16 or int8: in q, k, v, mask?, lengths?, sinks?, k_scale?,
+     * v_scale? (as in CACHE_APPEND; with int8 only), slopes? (float32 [h]); out y.  attrs as ATTENTION_CACHE, then ring (0, 1).
+     * k and v have the same number of axes.  With slopes, slope * (position of the key - position of the query) is added to a
+     * score (ALiBi; rounded twice), after the softcap and before the mask.
+     * ring: t slots hold the last t of lengths[b] positions, position p in slot p mod t; lengths may be anything from 0 to
+     * FRUGAL_MAX_DIM; there is no mask.  The keys' order, for sums, is that of the slots.
+     * int8: a query is quantized as A8_TOKEN; score = (float)(dot of codes) * ((scale of q * scale) * k_scale).  In a block, of
+     * w = exp(score - m) the products u = w v_scale are rounded to p = rintf(u (32512 / max |u|)), and o = (float)(sum of p times
+     * codes) * (max |u| / 32512). */
+    FRUGAL_OP_ATTENTION_KEPT = 89,
+
+    FRUGAL_OP_COUNT = 92
 };
 #endif

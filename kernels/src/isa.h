@@ -51,6 +51,7 @@ typedef struct fr_span {
 /* How an instruction set wants the codes of an integer convolution: as unsigned bytes, as these in int16, or as signed bytes
  * (the unsigned code with bit 7 flipped). */
 enum { FR_CODES_U8 = 0, FR_CODES_I16 = 1, FR_CODES_I8 = 2 };
+enum { FR_ROWS_32 = 0, FR_ROWS_HALF = 1 };
 enum { FR_QPARAMS = 64 }; /* int32 values of a panel's parameters */
 
 /* A strip of an integer convolution (ops_qconv.c): output pixels by output channels.
@@ -178,6 +179,26 @@ struct frugal_isa {
     /* y[i] = limit(t, low - zero, high - zero) rounded half to even, plus zero;  t = (a[i] - za) * ma + (b[i] - zb) * mb, each
      * operation rounded. */
     void (*qadd)(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p);
+
+    /* softmax, which also writes the maximum: -inf for a row of only -inf or of nothing, NaN where a NaN occurs. */
+    float (*softmax_top)(float *x, int64_t n, float *top);
+    /* n rows of k elements, ld bytes from one to the next, to panels [n / 16 rounded up][k][16] (missing rows are 0).  form:
+     * FR_ROWS_32 any 32 bits, FR_ROWS_HALF fp16 to float32. */
+    void (*pack_rows)(float *dst, const void *src, int64_t ld, int form, int64_t n, int64_t k);
+    /* y[i] = x[i], fp16 to float32. */
+    void (*widen)(float *y, const uint16_t *x, int64_t n);
+    /* y[i*ldy + j] = (float)(sum over c < d of q[i*ldq + c] * k[j*ldk + c]) * (qs[i] * ks[j]), i < m, j < n.  q in [-127, 127] is
+     * readable and 0 up to the next multiple of 64. */
+    void (*qk8)(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                const float *ks, int64_t m, int64_t n, int64_t d);
+    /* u = w[i] == 0 ? 0 : w[i] * s[i];  a = max |u| (as in quantize);  a NaN or inf: p = 0, returns NaN;  a < 2^-100: p = 0,
+     * returns 0;  else p = rintf(u * (32512 / a)), returns a * (1/32512 rounded to float).  p is written, with zeros, up to the
+     * next multiple of 16. */
+    float (*weights8)(int16_t *p, const float *w, const float *s, int64_t n);
+    /* y[i*ldy + c] = (float)(sum over j < n of p[i*ldp + j] * v[j*ldv + c]) * ps[i], i < m, c < e.  n <= 512 and |p| <= 32512, so
+     * that int32 holds every sum; p is readable and 0 up to the next multiple of 16. */
+    void (*pv8)(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
+                int64_t n, int64_t e);
 };
 
 extern const frugal_isa *const fr_isa_scalar; /* never NULL */

@@ -290,6 +290,8 @@ FR_DECLARE(rotary)
 FR_DECLARE(linear_attention)
 FR_DECLARE(causal_conv)
 FR_DECLARE(det)
+FR_DECLARE(cache_append)
+FR_DECLARE(attention_kept)
 
 #undef FR_DECLARE
 void fr_linear_integer_scratch(const fr_call *c, fr_scratch *s);
@@ -305,6 +307,9 @@ int64_t fr_window_pool_operations(const fr_call *c);
 int64_t fr_linear_operations(const fr_call *c);
 int64_t fr_matmul_operations(const fr_call *c);
 int64_t fr_attention_operations(const fr_call *c);
+void fr_attention_kept_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_attention_kept_operations(const fr_call *c);
+void fr_cache_append_scratch(const fr_call *c, fr_scratch *s);
 void fr_attention_cache_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_attention_cache_operations(const fr_call *c);
 void fr_linear_attention_scratch(const fr_call *c, fr_scratch *s);

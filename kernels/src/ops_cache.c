@@ -1,4 +1,4 @@
-/* ops_cache.c - what a decoder keeps from token to token: TENSOR_SCATTER, ROTARY, LINEAR_ATTENTION, CAUSAL_CONV.
+/* ops_cache.c - what a decoder keeps from token to token: TENSOR_SCATTER, CACHE_APPEND, ROTARY, LINEAR_ATTENTION, CAUSAL_CONV.
  *
  * Plain C: every sum has one order, products are rounded before they are added, and loops run over outputs, so that compilers
  * vectorise them without changing a bit.  A cache whose output is bound to the memory of its input is updated in place. */
@@ -81,6 +81,176 @@ frugal_status fr_tensor_scatter_run(const fr_call *c) {
         fr_parallel(c, past->bytes, 1 << 18, copy_range, c);
     if (update->n > 0)
         fr_parallel(c, fr_product(past, 0, axis), fr_row_grain(update->n / fr_product(past, 0, axis)), scatter_range, c);
+    return FRUGAL_OK;
+}
+
+/* ---- CACHE_APPEND ---- */
+
+typedef struct append {
+    const fr_call *c;
+    int64_t b, s, m, g, d, half;      /* batch, new tokens, slots, heads, size, rotated pairs */
+    int64_t x_row, x_head, row, head; /* elements from one token, head to the next: of x, of the cache */
+    int64_t scale_row, scale_head;
+    const int64_t *places, *ids;
+} append;
+
+/* [b, tokens, g * d] or [b, g, tokens, d]. */
+static bool heads_of(const fr_tensor *x, int64_t g, int64_t *tokens, int64_t *d, int64_t *row, int64_t *head) {
+    if (x->rank == 3) {
+        *tokens = x->dims[1], *row = x->dims[2], *d = *head = x->dims[2] / g;
+        return x->dims[2] % g == 0;
+    }
+    if (x->rank != 4)
+        return false;
+    *tokens = x->dims[2], *row = *d = x->dims[3], *head = *tokens * *d;
+    return x->dims[1] == g;
+}
+
+static frugal_status append_shape(const fr_call *c, append *a) {
+    const fr_tensor *past = c->in[0], *x = c->in[1];
+    int64_t d;
+    *a = (append){.c = c, .g = c->attrs[0], .b = x->dims[0]};
+    FR_SHAPE(c, a->g >= 1 && a->g <= 1 << 20 && heads_of(past, a->g, &a->m, &a->d, &a->row, &a->head),
+             "a cache is not [batch, tokens, heads * size] or [batch, heads, tokens, size]");
+    FR_SHAPE(c, heads_of(x, a->g, &a->s, &d, &a->x_row, &a->x_head) && d == a->d && past->dims[0] == a->b && a->s <= a->m,
+             "the new tokens do not fit into the cache");
+    a->scale_row = past->rank == 3 ? a->g : 1, a->scale_head = past->rank == 3 ? 1 : a->m;
+    a->half = c->in[4] && c->in[4]->rank >= 1 ? c->in[4]->dims[c->in[4]->rank - 1] : 0;
+    FR_SHAPE(c, a->half <= a->d / 2, "the tables are wider than half a head");
+    return FRUGAL_OK;
+}
+
+/* cos, sin and ids, as in ROTARY. */
+static frugal_status tables_shape(const fr_call *c, const append *a) {
+    const fr_tensor *cos = c->in[4], *sin = c->in[5], *ids = c->in[6];
+    FR_SHAPE(c, (cos != NULL) == (sin != NULL) && (cos || !ids), "cosines and sines belong together");
+    if (!cos)
+        return FRUGAL_OK;
+    FR_DTYPE(c, cos->dtype == FR_F32 && sin->dtype == FR_F32, "a rotary embedding is of float32");
+    FR_TRY(fr_same_shape(c, sin, cos, 5));
+    if (!ids)
+        return cube(c, cos, a->b, a->s, a->half, 4);
+    FR_SHAPE(c, cos->rank == 2, "with positions the tables are [positions, half of the rotated size]");
+    FR_DTYPE(c, ids->dtype == FR_I64, "positions must be int64");
+    FR_SHAPE(c, ids->rank == 2 && ids->dims[0] == a->b && ids->dims[1] == a->s, "positions must be [batch, tokens]");
+    return FRUGAL_OK;
+}
+
+frugal_status fr_cache_append_check(const fr_call *c) {
+    const fr_tensor *past = c->in[0], *places = c->in[2], *scale = c->in[3], *out = c->out[1];
+    append a;
+    FR_DTYPE(c, past->dtype == FR_F32 || past->dtype == FR_F16 || past->dtype == FR_I8, "a cache is float32, float16 or int8");
+    FR_DTYPE(c, c->in[1]->dtype == FR_F32 && out->dtype == FR_F32 && c->out[0]->dtype == past->dtype,
+             "new tokens and scales are float32, a cache keeps its type");
+    FR_TRY(append_shape(c, &a));
+    FR_TRY(tables_shape(c, &a));
+    FR_TRY(fr_same_shape(c, c->out[0], past, c->n_in));
+    FR_SHAPE(c, (scale != NULL) == (past->dtype == FR_I8), "an int8 cache needs scales, others must not have any");
+    if (scale) {
+        FR_DTYPE(c, scale->dtype == FR_F32, "the scales of a cache must be float32");
+        FR_SHAPE(c,
+                 scale->rank == 3 && scale->dims[0] == a.b && scale->dims[1] == (past->rank == 3 ? a.m : a.g) &&
+                     scale->dims[2] == (past->rank == 3 ? a.g : a.m),
+                 "there must be one scale for each head and token of the cache");
+        FR_TRY(fr_same_shape(c, out, scale, c->n_in + 1));
+    } else {
+        FR_SHAPE(c, out->n == 0, "only an int8 cache has scales");
+    }
+    if (!places)
+        return FRUGAL_OK;
+    FR_DTYPE(c, places->dtype == FR_I64, "the places to write at must be int64");
+    FR_SHAPE(c, places->rank == 1 && places->dims[0] == a.b, "there must be one place for each batch entry");
+    return FRUGAL_OK;
+}
+
+void fr_cache_append_scratch(const fr_call *c, fr_scratch *s) {
+    append a;
+    if (append_shape(c, &a) == FRUGAL_OK) /* a rotated row, its codes and their sums */
+        s->thread = fr_round_up(4 * a.d, 64) + fr_round_up(a.d, 64) + fr_ceil_div(a.d, FR_BLOCK) * 4;
+}
+
+/* fp32 -> fp16 as fr_double_to_half, with selects instead of branches so that compilers vectorise it. */
+static void halve(uint16_t *y, const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u, sub;
+        memcpy(&u, x + i, 4);
+        const uint32_t b = u & 0x7fffffffu, normal = (b + 0xfffu + (b >> 13 & 1u) - 0x38000000u) >> 13;
+        float small;
+        memcpy(&small, &b, 4);
+        small = small + 0.5f; /* leaves the bits of a subnormal half at the end of the fraction */
+        memcpy(&sub, &small, 4);
+        uint32_t h = b < 0x38800000u ? sub - 0x3f000000u : normal;
+        h = b >= 0x477ff000u ? 0x7c00u : h;
+        h = b > 0x7f800000u ? 0x7e00u : h;
+        y[i] = (uint16_t)(h | (u >> 16 & 0x8000u));
+    }
+}
+
+/* One head of one token: x, rotated, to slot `at` of the cache. */
+static void append_row(const append *a, const float *x, int64_t batch, int64_t head, int64_t at, uint8_t *scratch) {
+    const fr_call *c = a->c;
+    const int64_t to = batch * a->m * a->g * a->d + head * a->head + at * a->row;
+    if (c->in[0]->dtype == FR_F32) {
+        memcpy(floats(c->out[0]) + to, x, (size_t)a->d * 4);
+    } else if (c->in[0]->dtype == FR_F16) {
+        halve((uint16_t *)(void *)c->out[0]->data + to, x, a->d);
+    } else {
+        int8_t *codes = (int8_t *)scratch;
+        int32_t *sums = (int32_t *)(void *)(scratch + fr_round_up(a->d, 64));
+        float *scale = floats(c->out[1]) + batch * a->m * a->g + head * a->scale_head + at * a->scale_row;
+        c->isa->quantize(codes, scale, sums, x, a->d, 0);
+        memcpy(c->out[0]->data + to, codes, (size_t)a->d);
+    }
+}
+
+static void rotate(float *y, const float *x, const float *cos, const float *sin, int64_t half, int64_t gap, int64_t step);
+
+static void append_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const append *a = p;
+    const fr_call *c = a->c;
+    uint8_t *scratch = fr_thread_scratch(c, thread);
+    float *turned = (float *)(void *)scratch;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t token = i / a->g, head = i % a->g, batch = token / a->s;
+        const int64_t at = ((a->places ? a->places[batch] : 0) + token % a->s) % a->m;
+        const float *x = floats(c->in[1]) + batch * a->s * a->g * a->d + token % a->s * a->x_row + head * a->x_head;
+        if (c->in[4]) {
+            const int64_t row = (a->ids ? a->ids[token] : token) * a->half;
+            rotate(turned, x, floats(c->in[4]) + row, floats(c->in[5]) + row, a->half, c->attrs[2] ? 1 : a->half,
+                   c->attrs[2] ? 2 : 1);
+            memcpy(turned + 2 * a->half, x + 2 * a->half, (size_t)(a->d - 2 * a->half) * 4);
+            x = turned;
+        }
+        append_row(a, x, batch, head, at, scratch + fr_round_up(4 * a->d, 64));
+    }
+}
+
+static void copy_scales(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const fr_call *c = p;
+    (void)thread;
+    memcpy(c->out[1]->data + begin, c->in[3]->data + begin, (size_t)(end - begin));
+}
+
+frugal_status fr_cache_append_run(const fr_call *c) {
+    append a;
+    FR_TRY(append_shape(c, &a));
+    a.places = c->in[2] ? longs(c->in[2]) : NULL, a.ids = c->in[6] ? longs(c->in[6]) : NULL;
+    for (int64_t i = 0; a.places && i < a.b; i++) {
+        const int64_t most = c->attrs[1] ? FRUGAL_MAX_DIM : a.m - a.s;
+        if (a.places[i] < 0 || a.places[i] > most)
+            return fr_fail(c, FRUGAL_BAD_INPUT, 2, 0, most, a.places[i], "a place to write at lies outside the cache");
+    }
+    for (int64_t i = 0; a.ids && i < c->in[6]->n; i++) {
+        const int64_t n = c->in[4]->dims[0];
+        if (a.ids[i] < 0 || a.ids[i] >= n)
+            return fr_fail(c, FRUGAL_BAD_INPUT, 6, -1, n, a.ids[i], "a position lies outside the tables of the rotary embedding");
+    }
+    if (c->out[0]->data != c->in[0]->data)
+        fr_parallel(c, c->in[0]->bytes, 1 << 18, copy_range, c);
+    if (c->in[3] && c->out[1]->data != c->in[3]->data)
+        fr_parallel(c, c->in[3]->bytes, 1 << 18, copy_scales, c);
+    if (c->in[1]->n > 0)
+        fr_parallel(c, a.b * a.s * a.g, fr_row_grain(4 * a.d), append_range, &a);
     return FRUGAL_OK;
 }
 

@@ -2,7 +2,7 @@
  * run as often as you like. */
 #include "session.h"
 
-enum { SPARE_OPERANDS = 8 }; /* absent trailing operands read as NULL */
+enum { SPARE_OPERANDS = 12 }; /* absent trailing operands read as NULL */
 
 /* ---- memory ---- */
 
@@ -136,7 +136,7 @@ void fr_make_call(frugal_session *s, uint32_t step, fr_call *c, frugal_error *er
     for (uint32_t k = 0; k < n; k++)
         in[k] = args[k] < 0 ? NULL : &s->tensors[args[k]];
     for (uint32_t k = 0; k + t->n_in < SPARE_OPERANDS; k++)
-        in[n++] = NULL; /* in[0..7] may always be read */
+        in[n++] = NULL; /* in[0..11] may always be read */
     out = in + n;
     for (uint32_t k = 0; k < t->n_out; k++)
         out[k] = &s->tensors[args[t->n_in + k]];

@@ -503,6 +503,104 @@ static void test_rows(const frugal_isa *isa) {
     }
 }
 
+/* ---- attention over a cache ---- */
+
+static int8_t cached_code(int style) {
+    return (int8_t)(style == 0 ? -128 : style == 1 ? (rnd() & 1 ? 127 : -128) : upto(256) - 128);
+}
+static int8_t *cached_codes(int64_t rows, int64_t ld, int64_t width, int style) { /* ends with the last code of the last row */
+    const int64_t n = rows ? (rows - 1) * ld + width : 0;
+    int8_t *p = alloc((size_t)n);
+    for (int64_t i = 0; i < n; i++) {
+        p[i] = cached_code(style);
+    }
+    return p;
+}
+
+static void test_qk8(const frugal_isa *isa, int64_t m, int64_t n, int64_t d, int style) {
+    const int64_t ldq = up(d, 64), ldk = d + upto(3) * 17, ldy = n + upto(3);
+    int8_t *q = alloc((size_t)(m * ldq)), *k = cached_codes(n, ldk, d, style);
+    float *qs = floats(m, 1.0f), *ks = floats(n, style == 3 ? 1e30f : 1.0f), *a = floats(m * ldy, 1.0f),
+          *b = alloc((size_t)(m * ldy) * 4);
+    for (int64_t i = 0; i < m * ldq; i++) {
+        q[i] = i % ldq < d ? code8(style) : 0;
+    }
+    memcpy(b, a, (size_t)(m * ldy) * 4); /* what lies between the rows must stay */
+    fr_isa_scalar->qk8(a, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
+    isa->qk8(b, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
+    check(same(a, b, m * ldy), "qk8", isa->name, m, n, d);
+    free(q), free(k), free(qs), free(ks), free(a), free(b);
+}
+
+static void test_pv8(const frugal_isa *isa, int64_t m, int64_t n, int64_t e, int style) {
+    const int64_t ldp = up(n, 16), ldv = e + upto(3) * 17, ldy = e + upto(3);
+    int16_t *p = alloc((size_t)(m * ldp) * 2);
+    int8_t *v = cached_codes(n, ldv, e, style);
+    float *ps = floats(m, 1.0f), *a = floats(m * ldy, 1.0f), *b = alloc((size_t)(m * ldy) * 4);
+    for (int64_t i = 0; i < m * ldp; i++) {
+        p[i] = (int16_t)(i % ldp >= n ? 0 : style == 0 ? 32512 : style == 1 ? (rnd() & 1 ? 32512 : -32512) : upto(65025) - 32512);
+    }
+    memcpy(b, a, (size_t)(m * ldy) * 4);
+    fr_isa_scalar->pv8(a, ldy, p, ldp, ps, v, ldv, m, n, e);
+    isa->pv8(b, ldy, p, ldp, ps, v, ldv, m, n, e);
+    check(same(a, b, m * ldy), "pv8", isa->name, m, n, e);
+    free(p), free(v), free(ps), free(a), free(b);
+}
+
+static void test_weights8(const frugal_isa *isa, int64_t n, int style) {
+    float *w = make_row(n, style), *s = make_row(n, style == 6 ? 0 : (int)((style + n) % STYLES));
+    int16_t *a = alloc((size_t)up(n, 16) * 2), *b = alloc((size_t)up(n, 16) * 2);
+    for (int64_t i = 0; i < n; i += 3) {
+        w[i] = 0;
+    }
+    if (style == 6 && n) {
+        s[0] = NAN; /* of a hidden token: does not count */
+    }
+    const float x = fr_isa_scalar->weights8(a, w, s, n), y = isa->weights8(b, w, s, n);
+    check(same(&x, &y, 1) && !memcmp(a, b, (size_t)up(n, 16) * 2), "weights8", isa->name, n, style, 0);
+    for (int64_t i = 0; i < n && x == x; i++) { /* half a step, and the roundings of u, 32512 / a and the product */
+        const double u = w[i] == 0 ? 0 : (double)(w[i] * s[i]);
+        check(fabs(a[i] * (double)x - u) <= 0.51 * (double)x + 0x1p-100, "weights8 in double", "scalar", n, style, i);
+    }
+    free(w), free(s), free(a), free(b);
+}
+
+static void test_pack_rows(const frugal_isa *isa, int64_t n, int64_t k, int form) {
+    const int64_t size = form == FR_ROWS_HALF ? 2 : 4, ld = (k + upto(3)) * size;
+    uint8_t *src = alloc((size_t)(n ? (n - 1) * ld + k * size : 0));
+    float *a = alloc((size_t)(up(n, 16) * k) * 4), *b = alloc((size_t)(up(n, 16) * k) * 4), *x = alloc((size_t)k * 4),
+          *y = alloc((size_t)k * 4);
+    for (int64_t i = 0; n && i < (n - 1) * ld + k * size; i++) {
+        src[i] = (uint8_t)rnd();
+    }
+    fr_isa_scalar->pack_rows(a, src, ld, form, n, k);
+    isa->pack_rows(b, src, ld, form, n, k);
+    check(form == FR_ROWS_HALF ? same(a, b, up(n, 16) * k) : !memcmp(a, b, (size_t)(up(n, 16) * k) * 4), "pack_rows", isa->name,
+          n, k, form);
+    if (n && form == FR_ROWS_HALF) {
+        fr_isa_scalar->widen(x, (const uint16_t *)(const void *)src, k);
+        isa->widen(y, (const uint16_t *)(const void *)src, k);
+        check(same(x, y, k), "widen", isa->name, n, k, 0);
+    }
+    free(src), free(a), free(b), free(x), free(y);
+}
+
+static void test_cache(const frugal_isa *isa) {
+    static const int64_t sizes[] = {1, 7, 16, 24, 32, 40, 48, 64, 80, 96, 100, 112, 128, 200, 256, 320, 520};
+    for (int64_t i = 0; i < 120; i++) {
+        const int64_t d = sizes[upto(17)], n = i % 9 == 0 ? 512 : 1 + upto(70), m = 1 + upto(i % 5 == 0 ? 20 : 7);
+        test_qk8(isa, m, n, d, (int)(i % 4));
+        test_pv8(isa, m, n, d, (int)(i % 4));
+        test_pack_rows(isa, upto(40), 1 + upto(70), (int)(i % 2));
+    }
+    for (int style = 0; style < STYLES; style++) {
+        for (int64_t n = 0; n <= 66; n++) {
+            test_weights8(isa, n, style);
+        }
+        test_weights8(isa, 512, style);
+    }
+}
+
 static void test_unary(const frugal_isa *isa) {
     enum { N = 1 << 13 };
     static float x[N], want[N], got[N];
@@ -676,6 +774,7 @@ int main(int argc, char **argv) {
         const frugal_isa *isa = frugal_isa_find(frugal_isa_list(i));
         const long before = passed + failed;
         test_rows(isa);
+        test_cache(isa);
         test_unary(isa);
         printf("%s: %ld checks\n", isa->name, passed + failed - before);
     }

@@ -98,7 +98,20 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 }
 OP void vprefetchw(const float *p) { __builtin_prefetch(p, 1, 3); }
 OP void vprefetch(const float *p) { __builtin_prefetch(p, 0, 3); }
-#include "simd.h"
+OP vf vhalf(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+OP void vput16(int16_t *p, const vf v[4]) {
+    for (int i = 0; i < 4; i++) {
+        vst1_s16(p + 4 * i, vmovn_s32(vcvtnq_s32_f32(v[i])));
+    }
+}
+OP void vturn(vf r[4]) {
+    const float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    r[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    r[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    r[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+#include "attend.h"
 
 /* KEEP holds a value in a register and pins the written order of steps: without it gcc loads far ahead and spills.  No effect on
  * values. */
@@ -724,6 +737,116 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
     }
 }
 
+/* ---- attention over int8 caches ---- */
+
+/* 16 codes of a row from c on, those from d on are 0. */
+OP int8x16_t codes16(const int8_t *row, int64_t c, int64_t d, const int whole) {
+    if (whole) {
+        return vld1q_s8(row + c);
+    }
+    int8_t last[16] = {0};
+    memcpy(last, row + c, (size_t)(d - c));
+    return vld1q_s8(last);
+}
+/* s + the dots of 16 codes in four lanes; no pair of products exceeds 2 * 127 * 128 < 2^15. */
+OP vi dot16(vi s, int8x16_t k, int8x16_t q) {
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_s32(s, k, q);
+#else
+    return vpadalq_s16(s, vmlal_high_s8(vmull_s8(vget_low_s8(k), vget_low_s8(q)), k, q));
+#endif
+}
+/* M queries by four keys (the last may repeat). */
+INLINE void qk8_step(vi *s, const int8_t *q, int64_t ldq, const int8_t *const *k, int64_t c, int64_t d, const int M,
+                     const int whole) {
+    int8x16_t x[3];
+    UNROLL for (int i = 0; i < M; i++) { x[i] = vld1q_s8(q + i * ldq + c); }
+    UNROLL for (int j = 0; j < 4; j++) {
+        const int8x16_t w = codes16(k[j], c, d, whole);
+        UNROLL for (int i = 0; i < M; i++) { s[4 * i + j] = dot16(s[4 * i + j], w, x[i]); }
+    }
+}
+INLINE void qk8_tile(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                     const float *ks, int64_t n, int64_t d, const int M) {
+    for (int64_t j = 0; j < n; j += 4, k += 4 * ldk) {
+        const int64_t last = n - j < 4 ? n - j - 1 : 3;
+        const int8_t *const rows[4] = {k, k + (last < 1 ? last : 1) * ldk, k + (last < 2 ? last : 2) * ldk, k + last * ldk};
+        vi s[12];
+        int64_t c = 0;
+        UNROLL for (int i = 0; i < 4 * M; i++) { s[i] = viset(0); }
+        for (; c + 16 <= d; c += 16) {
+            qk8_step(s, q, ldq, rows, c, d, M, 1);
+        }
+        if (c < d) {
+            qk8_step(s, q, ldq, rows, c, d, M, 0);
+        }
+        const vf by = last == 3 ? vld(ks + j) : vld_n(ks + j, (int)last + 1);
+        UNROLL for (int i = 0; i < M; i++) {
+            const vi t = vpaddq_s32(vpaddq_s32(s[4 * i], s[4 * i + 1]), vpaddq_s32(s[4 * i + 2], s[4 * i + 3]));
+            const vf r = vmul(vcvt(t), vmul(vset(qs[i]), by));
+            if (last == 3) {
+                vst(y + i * ldy + j, r);
+            } else {
+                vst_n(y + i * ldy + j, r, (int)last + 1);
+            }
+        }
+    }
+}
+static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                const float *ks, int64_t m, int64_t n, int64_t d) {
+    for (int64_t i = 0, rows; i < m; i += rows) {
+        rows = even(m - i, 3);
+        switch (rows) {
+        case 1:
+            qk8_tile(y + i * ldy, ldy, q + i * ldq, ldq, qs + i, k, ldk, ks, n, d, 1);
+            break;
+        case 2:
+            qk8_tile(y + i * ldy, ldy, q + i * ldq, ldq, qs + i, k, ldk, ks, n, d, 2);
+            break;
+        default:
+            qk8_tile(y + i * ldy, ldy, q + i * ldq, ldq, qs + i, k, ldk, ks, n, d, 3);
+            break;
+        }
+    }
+}
+
+/* 16 columns of M queries. */
+INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv,
+                     int64_t n, const int M) {
+    vi s[24];
+    UNROLL for (int i = 0; i < 4 * M; i++) { s[i] = viset(0); }
+    for (int64_t j = 0; j < n; j++, v += ldv) {
+        const int8x16_t x = vld1q_s8(v);
+        const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_high_s8(x);
+        UNROLL for (int i = 0; i < M; i++) {
+            const int16x8_t w = vdupq_n_s16(p[i * ldp + j]);
+            s[4 * i] = vmlal_s16(s[4 * i], vget_low_s16(low), vget_low_s16(w));
+            s[4 * i + 1] = vmlal_high_s16(s[4 * i + 1], low, w);
+            s[4 * i + 2] = vmlal_s16(s[4 * i + 2], vget_low_s16(high), vget_low_s16(w));
+            s[4 * i + 3] = vmlal_high_s16(s[4 * i + 3], high, w);
+        }
+    }
+    UNROLL for (int i = 0; i < 4 * M; i++) { vst(y + i / 4 * ldy + i % 4 * 4, vmul(vcvt(s[i]), vset(ps[i / 4]))); }
+}
+static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
+                int64_t n, int64_t e) {
+    int64_t c = 0;
+    for (; c + 16 <= e; c += 16) {
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, 6);
+#define CASE(M)                                                                                                                  \
+    case M:                                                                                                                      \
+        pv8_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, ps + i, v + c, ldv, n, M);                                              \
+        break;
+            SIX(rows, CASE)
+#undef CASE
+        }
+    }
+    if (c < e) {
+        pv8_rest(y, ldy, p, ldp, ps, v, ldv, m, n, c, e);
+    }
+}
+
 /* The table, under a name. */
 #define ARM_TABLE(label)                                                                                                         \
     {.name = label,                                                                                                              \
@@ -746,5 +869,11 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
      .codes = FR_CODES_I8,                                                                                                       \
      .qconv = qconv,                                                                                                             \
      .qdepth = qdepth,                                                                                                           \
-     .qadd = qadd}
+     .qadd = qadd,                                                                                                               \
+     .softmax_top = softmax_top,                                                                                                 \
+     .pack_rows = pack_rows,                                                                                                     \
+     .widen = widen,                                                                                                             \
+     .qk8 = qk8,                                                                                                                 \
+     .weights8 = weights8,                                                                                                       \
+     .pv8 = pv8}
 #endif

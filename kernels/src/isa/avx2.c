@@ -98,7 +98,29 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 /* Brings a line that will be written (x86-64 CPUs with AVX2 all have prefetchw). */
 OP void vprefetchw(const float *p) { __asm__ volatile("prefetchw %0" : : "m"(*p)); }
 OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-#include "simd.h"
+OP vf vhalf(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+OP void vput16(int16_t *p, const vf v[2]) {
+    const vi a = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+    _mm256_storeu_si256((void *)p, _mm256_permute4x64_epi64(a, 0xd8));
+}
+OP void vturn(vf r[8]) {
+    vf a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+#include "attend.h"
 
 #define LD(p) _mm256_loadu_si256((const void *)(p))
 /* KEEP pins the written order of steps: without it gcc hoists all broadcasts and spills.  No effect on values. */
@@ -1057,6 +1079,137 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
     }
 }
 
+/* ---- attention over int8 caches ---- */
+
+enum { QK_DEPTH = 512 }; /* of queries widened at a time; longer heads take the plain loop */
+
+/* 16 codes of a row from c on, those from d on are 0. */
+INLINE vi codes16(const int8_t *row, int64_t c, int64_t d, const int whole) {
+    if (whole) {
+        return _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(row + c)));
+    }
+    int8_t last[16] __attribute__((aligned(16))) = {0};
+    memcpy(last, row + c, (size_t)(d - c));
+    return _mm256_cvtepi8_epi16(_mm_load_si128((const void *)last));
+}
+/* Dots of M queries and four keys (the last may repeat): a step of 16 k. */
+INLINE void qk8_step(vi *s, const int16_t *q, const int8_t *const *k, int64_t c, int64_t d, const int M, const int whole) {
+    UNROLL for (int j = 0; j < 4; j++) {
+        const vi x = codes16(k[j], c, d, whole);
+        UNROLL for (int i = 0; i < M; i++) { MAC(s[4 * i + j], x, LD(q + i * QK_DEPTH + c)); }
+    }
+}
+INLINE void qk8_tile(float *y, int64_t ldy, const int16_t *q, const float *qs, const int8_t *k, int64_t ldk, const float *ks,
+                     int64_t n, int64_t d, const int M) {
+    for (int64_t j = 0; j < n; j += 4, k += 4 * ldk) {
+        const int64_t last = n - j < 4 ? n - j - 1 : 3;
+        const int8_t *const rows[4] = {k, k + (last < 1 ? last : 1) * ldk, k + (last < 2 ? last : 2) * ldk, k + last * ldk};
+        vi s[12];
+        int64_t c = 0;
+        UNROLL for (int i = 0; i < 4 * M; i++) { s[i] = viset(0); }
+        UNROLL for (int i = 0; i < 4; i++) { _mm_prefetch((const char *)rows[i] + 24 * ldk, _MM_HINT_T0); }
+        for (; c + 16 <= d; c += 16) {
+            qk8_step(s, q, rows, c, d, M, 1);
+        }
+        if (c < d) {
+            qk8_step(s, q, rows, c, d, M, 0);
+        }
+        const __m128 by = last == 3 ? _mm_loadu_ps(ks + j) : _mm256_castps256_ps128(vld_n(ks + j, (int)last + 1));
+        UNROLL for (int i = 0; i < M; i++) {
+            const vi t =
+                _mm256_hadd_epi32(_mm256_hadd_epi32(s[4 * i], s[4 * i + 1]), _mm256_hadd_epi32(s[4 * i + 2], s[4 * i + 3]));
+            const __m128 v = _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1)));
+            const __m128 r = _mm_mul_ps(v, _mm_mul_ps(_mm_set1_ps(qs[i]), by));
+            if (last == 3) {
+                _mm_storeu_ps(y + i * ldy + j, r);
+            } else {
+                vst_n(y + i * ldy + j, _mm256_castps128_ps256(r), (int)last + 1);
+            }
+        }
+    }
+}
+
+static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                const float *ks, int64_t m, int64_t n, int64_t d) {
+    int16_t wide[3 * QK_DEPTH] __attribute__((aligned(64)));
+    if (d > QK_DEPTH) {
+        qk8_rest(y, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
+        return;
+    }
+    for (int64_t i = 0, rows; i < m; i += rows) {
+        rows = even(m - i, 3);
+        for (int64_t r = 0; r < rows; r++) {
+            widen_tokens(wide + r * QK_DEPTH, q + (i + r) * ldq, (d + 15) / 16 * 16);
+        }
+        switch (rows) {
+        case 1:
+            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 1);
+            break;
+        case 2:
+            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 2);
+            break;
+        default:
+            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 3);
+            break;
+        }
+    }
+}
+
+/* Rows of 16 C columns of M queries; two tokens a step, their codes side by side. */
+INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv,
+                     int64_t n, const int M, const int C) {
+    vi s[12];
+    UNROLL for (int i = 0; i < 2 * C * M; i++) { s[i] = viset(0); }
+    for (int64_t j = 0; j < n; j += 2, v += 2 * ldv) {
+        const int8_t *next = j + 1 < n ? v + ldv : v;
+        _mm_prefetch((const char *)v + 24 * ldv, _MM_HINT_T0);
+        _mm_prefetch((const char *)v + 25 * ldv, _MM_HINT_T0);
+        UNROLL for (int c = 0; c < C; c++) {
+            const vi a = codes16(v, 16 * c, 0, 1), b = codes16(next, 16 * c, 0, 1);
+            const vi lo = _mm256_unpacklo_epi16(a, b), hi = _mm256_unpackhi_epi16(a, b);
+            UNROLL for (int i = 0; i < M; i++) {
+                const vi w = bc4(p + i * ldp + j);
+                MAC(s[2 * (i * C + c)], lo, w);
+                MAC(s[2 * (i * C + c) + 1], hi, w);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < C * M; i++) {
+        float *to = y + i / C * ldy + 16 * (i % C);
+        const vf by = vset(ps[i / C]);
+        vst(to, vmul(vcvt(_mm256_permute2x128_si256(s[2 * i], s[2 * i + 1], 0x20)), by));
+        vst(to + 8, vmul(vcvt(_mm256_permute2x128_si256(s[2 * i], s[2 * i + 1], 0x31)), by));
+    }
+}
+static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
+                int64_t n, int64_t e) {
+    int64_t c = 0;
+    for (; m <= 3 && c + 32 <= e; c += 32) {
+#define CASE(M)                                                                                                                  \
+    case M:                                                                                                                      \
+        if ((M) <= 3) {                                                                                                          \
+            pv8_tile(y + c, ldy, p, ldp, ps, v + c, ldv, n, M, 2);                                                               \
+        }                                                                                                                        \
+        break;
+        SIX(m, CASE)
+#undef CASE
+    }
+    for (; c + 16 <= e; c += 16) {
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            rows = even(m - i, 6);
+#define CASE(M)                                                                                                                  \
+    case M:                                                                                                                      \
+        pv8_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, ps + i, v + c, ldv, n, M, 1);                                           \
+        break;
+            SIX(rows, CASE)
+#undef CASE
+        }
+    }
+    if (c < e) {
+        pv8_rest(y, ldy, p, ldp, ps, v, ldv, m, n, c, e);
+    }
+}
+
 #ifndef FR_AVXVNNI
 static const frugal_isa table = {.name = "avx2",
                                  .scratch_bytes = scratch_bytes,
@@ -1079,7 +1232,13 @@ static const frugal_isa table = {.name = "avx2",
                                  .quad_bytes = 128,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
-                                 .qadd = qadd};
+                                 .qadd = qadd,
+                                 .softmax_top = softmax_top,
+                                 .pack_rows = pack_rows,
+                                 .widen = widen,
+                                 .qk8 = qk8,
+                                 .weights8 = weights8,
+                                 .pv8 = pv8};
 const frugal_isa *const fr_isa_avx2 = &table;
 #endif
 #else

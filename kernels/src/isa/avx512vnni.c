@@ -85,7 +85,41 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 /* Brings a line that will be written (x86-64 CPUs with AVX2 all have prefetchw). */
 OP void vprefetchw(const float *p) { __asm__ volatile("prefetchw %0" : : "m"(*p)); }
 OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-#include "simd.h"
+OP vf vhalf(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+OP void vput16(int16_t *p, const vf v[1]) { _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v[0]))); }
+/* 16 x 16 lanes of 32 bits: pairs, quads, then quarters of the vectors. */
+OP void turn16(vi r[16]) {
+    vi a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        const vi e = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x88), o = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xdd);
+        const vi g = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x88), h = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xdd);
+        r[i] = _mm512_shuffle_i32x4(e, g, 0x88);
+        r[i + 4] = _mm512_shuffle_i32x4(o, h, 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(e, g, 0xdd);
+        r[i + 12] = _mm512_shuffle_i32x4(o, h, 0xdd);
+    }
+}
+OP void vturn(vf r[16]) {
+    vi t[16];
+    for (int i = 0; i < 16; i++) {
+        t[i] = vcasti(r[i]);
+    }
+    turn16(t);
+    for (int i = 0; i < 16; i++) {
+        r[i] = vcastf(t[i]);
+    }
+}
+#include "attend.h"
 
 #define LD(p) _mm512_loadu_si512((const void *)(p))
 /* KEEP pins the written order of steps: without it gcc hoists loads and spills accumulators.  No effect on values. */
@@ -996,6 +1030,122 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
     }
 }
 
+/* ---- attention over int8 caches ---- */
+
+/* M queries and 16 keys, of which n exist: the keys of 64 k at a time are turned in registers, one group of 4 k a vector.
+ * s begins with -128 times the sums of the queries, as the keys enter plus 128. */
+INLINE void qk8_keys(vi *s, const int8_t *q, int64_t ldq, const int8_t *k, int64_t ldk, int64_t n, int64_t d, const int M) {
+    const vi flip = _mm512_set1_epi8(-128);
+    for (int64_t c = 0; c < d; c += 64) {
+        const __mmask64 there = d - c >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (d - c)) - 1;
+        vi r[16];
+        UNROLL for (int j = 0; j < 16; j++) { r[j] = _mm512_maskz_loadu_epi8(there, k + (j < n ? j : n - 1) * ldk + c); }
+        UNROLL for (int j = 0; j < 16; j++) { r[j] = vixor(r[j], flip); }
+        turn16(r);
+        UNROLL for (int j = 0; j < 16; j++) {
+            UNROLL for (int i = 0; i < M; i++) { s[i] = _mm512_dpbusd_epi32(s[i], r[j], bc4(q + i * ldq + c + 4 * j)); }
+        }
+    }
+}
+INLINE void qk8_tile(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                     const float *ks, int64_t n, int64_t d, const int M) {
+    vi less[6];
+    UNROLL for (int i = 0; i < M; i++) {
+        less[i] = viset(0);
+        for (int64_t c = 0; c < d; c += 64) {
+            less[i] = _mm512_dpbusd_epi32(less[i], _mm512_set1_epi8(-128), LD(q + i * ldq + c));
+        }
+        less[i] = viset(-_mm512_reduce_add_epi32(less[i]));
+    }
+    for (int64_t j = 0; j < n; j += 16, k += 16 * ldk) {
+        const int64_t left = n - j;
+        const vm there = lanes_below(left >= 16 ? 16 : (int)left);
+        const vf by = _mm512_maskz_loadu_ps(there, ks + j);
+        vi s[6];
+        UNROLL for (int i = 0; i < M; i++) { s[i] = less[i]; }
+        if (left >= 16) {
+            UNROLL for (int r = 0; r < 16; r++) { _mm_prefetch((const char *)k + (32 + r) * ldk, _MM_HINT_T0); }
+            qk8_keys(s, q, ldq, k, ldk, 16, d, M);
+        } else {
+            qk8_keys(s, q, ldq, k, ldk, left, d, M);
+        }
+        UNROLL for (int i = 0; i < M; i++) {
+            _mm512_mask_storeu_ps(y + i * ldy + j, there, vmul(vcvt(s[i]), vmul(vset(qs[i]), by)));
+        }
+    }
+}
+static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                const float *ks, int64_t m, int64_t n, int64_t d) {
+    for (int64_t i = 0, rows; i < m; i += rows) {
+        rows = even(m - i, 6);
+#define CASE(M)                                                                                                                  \
+    case M:                                                                                                                      \
+        qk8_tile(y + i * ldy, ldy, q + i * ldq, ldq, qs + i, k, ldk, ks, n, d, M);                                               \
+        break;
+        SIX(rows, CASE)
+#undef CASE
+    }
+}
+
+/* Rows of 32 C columns of M queries, those from e on left out; two tokens a step, their codes side by side in int16. */
+INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv,
+                     int64_t n, int64_t e, const int M, const int C, const int whole) {
+    const vi first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    vi s[24];
+    UNROLL for (int i = 0; i < 2 * C * M; i++) { s[i] = viset(0); }
+    for (int64_t j = 0; j < n; j += 2, v += 2 * ldv) {
+        const int8_t *next = j + 1 < n ? v + ldv : v;
+        _mm_prefetch((const char *)v + 32 * ldv, _MM_HINT_T0);
+        _mm_prefetch((const char *)v + 33 * ldv, _MM_HINT_T0);
+        UNROLL for (int c = 0; c < C; c++) {
+            const __mmask32 there = whole ? ~UINT32_C(0) : (UINT32_C(1) << e) - 1;
+            const vi a = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(there, v + 32 * c));
+            const vi b = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(there, next + 32 * c));
+            const vi lo = _mm512_unpacklo_epi16(a, b), hi = _mm512_unpackhi_epi16(a, b);
+            UNROLL for (int i = 0; i < M; i++) {
+                const vi w = bc4(p + i * ldp + j);
+                s[2 * (i * C + c)] = _mm512_dpwssd_epi32(s[2 * (i * C + c)], lo, w);
+                s[2 * (i * C + c) + 1] = _mm512_dpwssd_epi32(s[2 * (i * C + c) + 1], hi, w);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < C * M; i++) {
+        float *to = y + i / C * ldy + 32 * (i % C);
+        const vf by = vset(ps[i / C]), a = vmul(vcvt(_mm512_permutex2var_epi64(s[2 * i], first, s[2 * i + 1])), by);
+        const vf b = vmul(vcvt(_mm512_permutex2var_epi64(s[2 * i], second, s[2 * i + 1])), by);
+        if (whole) {
+            vst(to, a);
+            vst(to + 16, b);
+        } else {
+            vst_n(to, a, (int)(e < 16 ? e : 16));
+            vst_n(to + 16, b, (int)(e < 16 ? 0 : e - 16));
+        }
+    }
+}
+static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
+                int64_t n, int64_t e) {
+    for (int64_t i = 0, rows; i < m; i += rows) {
+        const int16_t *w = p + i * ldp;
+        int64_t c = 0;
+        float *to = y + i * ldy;
+        rows = even(m - i, 6);
+#define CASE(M)                                                                                                                  \
+    case M:                                                                                                                      \
+        for (; c + 64 <= e; c += 64) {                                                                                           \
+            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, 0, M, 2, 1);                                                    \
+        }                                                                                                                        \
+        for (; c + 32 <= e; c += 32) {                                                                                           \
+            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, 0, M, 1, 1);                                                    \
+        }                                                                                                                        \
+        if (c < e) {                                                                                                             \
+            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, e - c, M, 1, 0);                                                \
+        }                                                                                                                        \
+        break;
+        SIX(rows, CASE)
+#undef CASE
+    }
+}
+
 static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
@@ -1016,7 +1166,13 @@ static const frugal_isa table = {.name = "avx512vnni",
                                  .codes = FR_CODES_U8,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
-                                 .qadd = qadd};
+                                 .qadd = qadd,
+                                 .softmax_top = softmax_top,
+                                 .pack_rows = pack_rows,
+                                 .widen = widen,
+                                 .qk8 = qk8,
+                                 .weights8 = weights8,
+                                 .pv8 = pv8};
 const frugal_isa *const fr_isa_avx512vnni = &table;
 #else
 const frugal_isa *const fr_isa_avx512vnni = NULL;

@@ -237,7 +237,7 @@ static void rms_norm(float *y, const float *x, const float *residual, const floa
     }
 }
 
-static float softmax(float *x, int64_t n) {
+static float softmax_top(float *x, int64_t n, float *most) {
     float top = -INFINITY, lane[16] = {0};
     for (int64_t i = 0; i < n; i++) {
         top = x[i] > top || x[i] != x[i] ? x[i] : top;
@@ -246,7 +246,12 @@ static float softmax(float *x, int64_t n) {
         x[i] = top == -INFINITY ? 0.0f : fr_exp(x[i] - top);
         lane[i % 16] += x[i];
     }
+    *most = top;
     return fold(lane);
+}
+static float softmax(float *x, int64_t n) {
+    float top;
+    return softmax_top(x, n, &top);
 }
 
 static void unary(int kind, float *y, const float *x, int64_t n, float p, float q) {
@@ -409,6 +414,74 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
     }
 }
 
+/* ---- attention ---- */
+
+static void widen(float *y, const uint16_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = fr_half_to_float(x[i]);
+    }
+}
+
+static void pack_rows(float *dst, const void *src, int64_t ld, int form, int64_t n, int64_t k) {
+    for (int64_t j = 0; j < (n + FR_PANEL - 1) / FR_PANEL * FR_PANEL; j++) {
+        for (int64_t c = 0; c < k; c++) {
+            uint32_t bits = 0;
+            uint16_t half = 0;
+            if (j < n && form == FR_ROWS_HALF) {
+                memcpy(&half, (const uint8_t *)src + j * ld + 2 * c, 2);
+                bits = fr_bits(fr_half_to_float(half));
+            } else if (j < n) {
+                memcpy(&bits, (const uint8_t *)src + j * ld + 4 * c, 4);
+            }
+            memcpy(dst + j / FR_PANEL * FR_PANEL * k + c * FR_PANEL + j % FR_PANEL, &bits, 4);
+        }
+    }
+}
+
+static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                const float *ks, int64_t m, int64_t n, int64_t d) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            int32_t s = 0;
+            for (int64_t c = 0; c < d; c++) {
+                s += q[i * ldq + c] * k[j * ldk + c];
+            }
+            y[i * ldy + j] = (float)s * (qs[i] * ks[j]);
+        }
+    }
+}
+
+static float weights8(int16_t *p, const float *w, const float *s, int64_t n) {
+    const int64_t np = (n + 15) / 16 * 16;
+    int32_t top = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t bits = w[i] == 0.0f ? 0 : fr_abs_bits(w[i] * s[i]);
+        top = bits > top ? bits : top;
+    }
+    const float a = fr_from_bits((uint32_t)top);
+    memset(p, 0, (size_t)np * sizeof *p);
+    if (top >= 0x7f800000 || a < 0x1p-100f) {
+        return top >= 0x7f800000 ? fr_from_bits(0x7fc00000u) : 0.0f;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        p[i] = (int16_t)rintf((w[i] == 0.0f ? 0.0f : w[i] * s[i]) * (32512.0f / a));
+    }
+    return a * (1.0f / 32512.0f);
+}
+
+static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
+                int64_t n, int64_t e) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t c = 0; c < e; c++) {
+            int32_t s = 0;
+            for (int64_t j = 0; j < n; j++) {
+                s += p[i * ldp + j] * v[j * ldv + c];
+            }
+            y[i * ldy + c] = (float)s * ps[i];
+        }
+    }
+}
+
 static const frugal_isa table = {.name = "scalar",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 16,
@@ -429,5 +502,11 @@ static const frugal_isa table = {.name = "scalar",
                                  .codes = FR_CODES_U8,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
-                                 .qadd = qadd};
+                                 .qadd = qadd,
+                                 .softmax_top = softmax_top,
+                                 .pack_rows = pack_rows,
+                                 .widen = widen,
+                                 .qk8 = qk8,
+                                 .weights8 = weights8,
+                                 .pv8 = pv8};
 const frugal_isa *const fr_isa_scalar = &table;

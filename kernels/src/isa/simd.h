@@ -382,7 +382,7 @@ INLINE float softmax_rows(float *x, int64_t n, float top, const int any) {
     return fold16(sum);
 }
 
-static float softmax(float *x, int64_t n) {
+static float softmax_top(float *x, int64_t n, float *written) {
     vf top = vset(-INFINITY);
     unsigned nan = 0;
     int64_t i = 0;
@@ -396,6 +396,7 @@ static float softmax(float *x, int64_t n) {
         most = fr_max(x[i], most);
         nan |= x[i] != x[i];
     }
+    *written = nan ? NAN : most;
     if (nan || most == INFINITY) {
         return softmax_rows(x, n, nan ? NAN : most, 1);
     }
@@ -404,6 +405,10 @@ static float softmax(float *x, int64_t n) {
         return 0.0f;
     }
     return softmax_rows(x, n, most, 0);
+}
+static float softmax(float *x, int64_t n) {
+    float top;
+    return softmax_top(x, n, &top);
 }
 
 /* q = round(x * inv) of n elements, zero up to the next multiple of 32, and the sums of blocks.  limit: |x * inv| may exceed 127,
