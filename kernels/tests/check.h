@@ -64,7 +64,7 @@ static inline int close_to(double a, double b, double tolerance) {
 
 /* ---- running a plan ---- */
 
-enum { MAX_IO = 8, GUARD = 0x77 };
+enum { MAX_IO = 16, GUARD = 0x77 };
 
 typedef struct io {
     const void *in[MAX_IO];

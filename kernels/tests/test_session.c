@@ -1357,6 +1357,180 @@ static void test_attention_cache(void) {
     cached_case((cached){.b = 1, .h = 2, .g = 2, .s = 3, .t = 0, .d = 8, .e = 8, .left = -1, .right = -1});
 }
 
+/* CACHE_APPEND of keys and values of `n` positions, of which the cache keeps the last t, then ATTENTION_KEPT over them. */
+typedef struct kept {
+    int64_t b, h, g, s, t, d, n, left; /* n: positions so far, those of the s queries included; above t in a ring */
+    int dtype, tokens_first, ring, slopes, mask, turned;
+} kept;
+
+static float half_value(uint16_t h) {
+    const int e = h >> 10 & 31, m = h & 1023;
+    return (e ? ldexpf((float)(1024 + m), e - 25) : ldexpf((float)m, -24)) * (h & 0x8000 ? -1 : 1);
+}
+
+/* Element (batch, head, slot, i) of a cache, in double. */
+static double kept_value(const kept *a, const void *codes, const float *scale, int64_t b, int64_t head, int64_t slot, int64_t i) {
+    const int64_t at = spot(!a->tokens_first, a->g, a->t, a->d, b, head, slot, i);
+    if (a->dtype == FR_I8)
+        return (double)((const int8_t *)codes)[at] * (double)scale[spot(!a->tokens_first, a->g, a->t, 1, b, head, slot, 0)];
+    return a->dtype == FR_F16 ? (double)half_value(((const uint16_t *)codes)[at]) : (double)((const float *)codes)[at];
+}
+
+static double naive_kept(const kept *a, const float *q, void *const *cache, float *const *scale, const float *slopes,
+                         const uint8_t *mask, int64_t b, int64_t h, int64_t i, int64_t c) {
+    const int64_t place = a->n - a->s + i, kv = h / (a->h / a->g);
+    const float *row = q + spot(0, a->h, a->s, a->d, b, h, i, 0);
+    double max = -INFINITY, sum = 0, y = 0, top = 0;
+    for (int64_t k = 0; k < a->d; k++)
+        top = fmax(top, fabs((double)row[k]));
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t j = a->n > a->t ? a->n - a->t : 0; j <= place; j++) {
+            double x = 0;
+            if ((a->left >= 0 && j < place - a->left) || (a->mask && !mask[i * a->t + j]))
+                continue;
+            for (int64_t k = 0; k < a->d; k++) { /* an int8 cache meets int8 queries */
+                const double v = a->dtype == FR_I8 ? (double)rintf(row[k] * (127 / (float)top)) * top / 127 : (double)row[k];
+                x += v * kept_value(a, cache[0], scale[0], b, kv, j % a->t, k);
+            }
+            x = x * 0.25 + (a->slopes ? (double)slopes[h] * (double)(j - place) : 0);
+            if (pass == 0)
+                max = fmax(max, x);
+            else
+                sum += exp(x - max), y += exp(x - max) * kept_value(a, cache[1], scale[1], b, kv, j % a->t, c);
+        }
+    }
+    return sum == 0 ? 0 : y / sum;
+}
+
+/* What was appended is what x (dense [b, tokens, g, d], here the last t positions) says, to half a step of the type. */
+static int appended(const kept *a, const float *x, const void *cache, const float *scale) {
+    const int64_t slots = a->n < a->t ? a->n : a->t;
+    for (int64_t i = 0; i < a->b * slots * a->g * a->d; i++) {
+        const int64_t b = i / a->d / a->g / slots, at = i / a->d / a->g % slots, head = i / a->d % a->g;
+        const double got = kept_value(a, cache, scale, b, head, (a->n - slots + at) % a->t, i % a->d), want = (double)x[i];
+        double top = 0;
+        for (int64_t k = 0; k < a->d; k++)
+            top = fmax(top, fabs((double)x[i / a->d * a->d + k]));
+        if (fabs(got - want) > (a->dtype == FR_I8 ? top / 254 * 1.001 : a->dtype == FR_F16 ? fabs(want) / 2047 + 1e-7 : 0))
+            return 0;
+    }
+    return 1;
+}
+
+static void kept_case(kept a) {
+    const int64_t slots = a.n < a.t ? a.n : a.t, all = a.b * a.g * a.t * a.d, rows = a.b * a.g * a.t;
+    const size_t bytes = (size_t)all * (a.dtype == FR_I8    ? 1
+                                        : a.dtype == FR_F16 ? 2
+                                                            : 4),
+                 y_bytes = (size_t)(a.b * a.s * a.h * a.d) * 4;
+    const int64_t places[2] = {a.n - slots, a.n - slots}, lengths[2] = {a.n, a.n}, no_rows[3] = {a.b, 0, a.g};
+    float *q = floats(a.b * a.s * a.h * a.d), *x[2] = {floats(a.b * slots * a.g * a.d), floats(a.b * slots * a.g * a.d)};
+    float *slopes = floats(a.h), *y = aligned(y_bytes), *scale[2], *cos = floats(a.b * slots * a.d / 4), *none = floats(1);
+    void *cache[2], *past = aligned(bytes), *zeros = aligned((size_t)rows * 4);
+    uint8_t *mask = aligned((size_t)(a.s * a.t));
+    memset(past, 0, bytes), memset(zeros, 0, (size_t)rows * 4);
+    for (int64_t i = 0; i < a.s * a.t; i++)
+        mask[i] = random_bits() % 4 != 0;
+    pb *p = pb_new();
+    io run = {.out = {y}, .out_bytes = {y_bytes}};
+    const int i8 = a.dtype == FR_I8;
+    int n = 0, o = 1, d = 0, caches[2], scales[2];
+    const int32_t ty = pb_output(p, FR_F32, PB_LIST(a.b, a.s, a.h * a.d)), tq = pb_input(p, FR_F32, PB_LIST(a.b, a.s, a.h * a.d)),
+                  tp = pb_input(p, FR_I64, PB_LIST(a.b)), tl = pb_input(p, FR_I64, PB_LIST(a.b)),
+                  tc = a.turned ? pb_input(p, FR_F32, PB_LIST(a.b, slots, a.d / 4)) : -1,
+                  ts = a.slopes ? pb_input(p, FR_F32, PB_LIST(a.h)) : -1,
+                  tm = a.mask ? pb_input(p, FR_BOOL, PB_LIST(a.s, a.t)) : -1;
+    run.in[n++] = q, run.in[n++] = places, run.in[n++] = lengths;
+    if (a.turned)
+        run.in[n++] = cos;
+    if (a.slopes)
+        run.in[n++] = slopes;
+    if (a.mask)
+        run.in[n++] = mask;
+    for (int i = 0; i < 2; i++) {
+        const int64_t shapes[2][4] = {{a.b, a.g, a.t, a.d}, {a.b, a.t, a.g * a.d}},
+                      scale_shapes[2][3] = {{a.b, a.g, a.t}, {a.b, a.t, a.g}};
+        const int rank = a.tokens_first ? 3 : 4;
+        const int32_t px = pb_input(p, FR_F32, PB_LIST(a.b, slots, a.g * a.d)),
+                      pp = pb_input(p, a.dtype, rank, shapes[a.tokens_first]),
+                      ps = i8 ? pb_input(p, FR_F32, 3, scale_shapes[a.tokens_first]) : -1;
+        run.in[n++] = x[i], run.in[n++] = past;
+        if (i8)
+            run.in[n++] = zeros;
+        caches[i] = pb_output(p, a.dtype, rank, shapes[a.tokens_first]);
+        scales[i] = pb_output(p, FR_F32, 3, i8 ? scale_shapes[a.tokens_first] : no_rows);
+        cache[i] = run.out[o] = aligned(bytes), run.out_bytes[o++] = bytes;
+        scale[i] = run.out[o] = aligned((size_t)rows * 4), run.out_bytes[o++] = i8 ? (size_t)rows * 4 : 0;
+        pb_step(p, FRUGAL_OP_CACHE_APPEND, PB_LIST(pp, px, tp, ps, tc, tc), PB_LIST(caches[i], scales[i]),
+                PB_LIST(a.g, a.ring, 0));
+    }
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        for (int r = 0; p->tensors[i].kind == FRUGAL_TENSOR_INPUT && r < p->tensors[i].rank; r++)
+            run.dims[d++] = p->tensors[i].dims[r];
+    }
+    pb_step(p, FRUGAL_OP_ATTENTION_KEPT,
+            PB_LIST(tq, caches[0], caches[1], tm, tl, -1, i8 ? scales[0] : -1, i8 ? scales[1] : -1, ts), PB_LIST(ty),
+            PB_LIST(a.h, a.g, pb_float(0.25), pb_float(0), 0, a.left, 0, 0, a.ring));
+    CHECK(run_plan(p, &run) == FRUGAL_OK);
+    for (int i = 0; i < 2 && a.turned; i++) { /* cos = sin */
+        for (int64_t r = 0; r < a.b * slots * a.g; r++) {
+            for (int64_t k = 0; k < a.d / 4; k++) {
+                const float c = cos[r / a.g * (a.d / 4) + k], u = x[i][r * a.d + k], v = x[i][r * a.d + k + a.d / 4];
+                x[i][r * a.d + k] = c * u - c * v, x[i][r * a.d + k + a.d / 4] = c * u + c * v;
+            }
+        }
+    }
+    CHECK(appended(&a, x[0], cache[0], scale[0]) && appended(&a, x[1], cache[1], scale[1]));
+    int ok = 1;
+    for (int64_t i = 0; i < a.b * a.s * a.h * a.d;
+         i++) { /* int8: the weights are rounded to 2^-16 of the largest of their block */
+        const int64_t c = i % a.d, h = i / a.d % a.h, at = i / a.d / a.h % a.s, b = i / a.d / a.h / a.s;
+        ok = ok && close_to(y[i], naive_kept(&a, q, cache, scale, slopes, mask, b, h, at, c), i8 ? 3e-4 : 2e-5);
+    }
+    if (!ok)
+        printf("kept: dtype %d s %d t %d n %d d %d ring %d\n", a.dtype, (int)a.s, (int)a.t, (int)a.n, (int)a.d, a.ring);
+    CHECK(ok);
+    free(q), free(x[0]), free(x[1]), free(slopes), free(y), free(scale[0]), free(scale[1]), free(cos), free(none);
+    free(cache[0]), free(cache[1]), free(past), free(zeros), free(mask);
+}
+
+static void test_attention_kept(void) {
+    static const int64_t sizes[6] = {64, 32, 80, 128, 48, 16};
+    static const int types[3] = {FR_I8, FR_F16, FR_F32};
+    for (int i = 0; i < 36; i++) {
+        kept a = {.b = 1 + i % 2,
+                  .g = 1 + i / 2 % 2,
+                  .t = 40,
+                  .n = 33,
+                  .d = sizes[i % 6],
+                  .dtype = types[i / 3 % 3],
+                  .left = i % 5 == 1 ? 9 : -1};
+        a.h = a.g * (1 + i % 4), a.s = i % 4 == 0 ? 1 : i % 4 == 1 ? 5 : i % 4 == 2 ? 2 : 21;
+        a.tokens_first = i / 4 % 2, a.slopes = i % 3 == 1, a.mask = i % 7 == 3, a.turned = i % 4 == 2;
+        kept_case(a);
+        a.ring = 1, a.mask = 0, a.n = 93, a.s = i % 2 ? 1 : 4, a.left = i % 2 ? -1 : 30;
+        kept_case(a);
+    }
+    for (int i = 0; i < 3; i++) { /* several blocks of keys, and of tiles */
+        kept_case((kept){.b = 1, .h = 3, .g = 1, .s = 1, .t = 1100, .n = 1090, .d = 64, .dtype = types[i], .left = -1});
+        kept_case(
+            (kept){.b = 1, .h = 9, .g = 3, .s = 2, .t = 700, .n = 700, .d = 32, .dtype = types[i], .left = 300, .slopes = 1});
+        kept_case((kept){.b = 1, .h = 3, .g = 1, .s = 300, .t = 400, .n = 390, .d = 32, .dtype = types[i], .left = i ? -1 : 100});
+        kept_case((kept){.b = 2,
+                         .h = 2,
+                         .g = 2,
+                         .s = 3,
+                         .t = 600,
+                         .n = 5000,
+                         .d = 32,
+                         .dtype = types[i],
+                         .ring = 1,
+                         .left = 590,
+                         .slopes = 1});
+    }
+    kept_case((kept){.b = 1, .h = 20, .g = 1, .s = 1, .t = 600, .n = 600, .d = 256, .dtype = FR_I8, .left = -1});
+}
+
 static void test_bad_length(void) {
     const float zeros[16] = {0};
     float y[4];
@@ -1846,6 +2020,7 @@ int main(int argc, char **argv) {
     test_attention();
     test_attention_padding();
     test_attention_cache();
+    test_attention_kept();
     test_bad_length();
     test_tensor_scatter();
     test_rotary();
