@@ -1,13 +1,18 @@
-/* ops_attention.c - ATTENTION, ATTENTION_CACHE and ATTENTION_KEPT: softmax(scale q k^T, masked) v, for all heads, without ever
- * writing the whole score matrix.
+/* ops_attention.c - ATTENTION, ATTENTION_CACHE and ATTENTION_KEPT:
+ * softmax(scale q k^T, masked) v, for all heads, without ever writing the whole
+ * score matrix.
  *
- * Keys go in blocks of 256, aligned to the first key.  A block gives a row its maximum m, the sum l of exp(score - m) and the
- * weighted sum o of the values; the blocks are merged one after another, ascending (merge, below).  A tile is up to 64 query rows
- * that share one key head.  Keys that no row of a tile can see are cut off: they would add exp(-inf) = 0 to every sum, so cutting
- * changes nothing; in front only whole multiples of 16 are cut, so that every key keeps its lane.  (A sum of -0 would become +0:
- * the last step makes every zero +0.)
+ * Keys go in blocks of 256, aligned to the first key.  A block gives a row its
+ * maximum m, the sum l of exp(score - m) and the weighted sum o of the values;
+ * the blocks are merged one after another, ascending (merge, below).  A tile is
+ * up to 64 query rows that share one key head.  Keys that no row of a tile can
+ * see are cut off: they would add exp(-inf) = 0 to every sum, so cutting
+ * changes nothing; in front only whole multiples of 16 are cut, so that every
+ * key keeps its lane.  (A sum of -0 would become +0: the last step makes every
+ * zero +0.)
  *
- * Work is cut into tiles, and where these are few into blocks too: since blocks are merged in one order, neither changes a bit.
+ * Work is cut into tiles, and where these are few into blocks too: since blocks
+ * are merged in one order, neither changes a bit.
  */
 #include "ops.h"
 
@@ -34,22 +39,28 @@ typedef struct attention {
     int64_t scale_row, scale_head;
     float scale, softcap;
     int64_t offset;         /* query i stands at position i + offset ... */
-    const int64_t *lengths; /* or, when there, at i + lengths[batch] - s, and no query sees keys from lengths[batch] on */
+    const int64_t *lengths; /* or, when there, at i + lengths[batch] - s, and no
+                               query sees keys from lengths[batch] on */
     const float *sinks;     /* one score a head that no key has, or NULL */
-    int64_t limit;          /* no query sees keys from here on: t, or what a short mask covers */
-    int64_t left, right;    /* the query at p sees keys p - left .. p + right; -1: no bound.  Causal: right = 0 */
+    int64_t limit;          /* no query sees keys from here on: t, or what a short mask
+                               covers */
+    int64_t left, right;    /* the query at p sees keys p - left .. p + right; -1: no
+                               bound.  Causal: right = 0 */
     bool short_mask, ring;  /* ring: position p lies in slot p mod t */
     /* How the work is cut. */
     int64_t heads, count, tiles; /* heads and queries of a tile; tiles of one key head */
     int64_t each, chunks;        /* tiles of a task, tasks of one key head */
     int64_t blocks;              /* of all keys */
-    bool split, direct, copy_v;  /* tasks are blocks too;  int8 keys are read in place;  values are copied */
-    int64_t ld, ep, kp;          /* floats of a row of scores, e rounded up to 16, bytes of a quantized query */
+    bool split, direct, copy_v;  /* tasks are blocks too;  int8 keys are read in
+                                    place;  values are copied */
+    int64_t ld, ep, kp;          /* floats of a row of scores, e rounded up to 16, bytes of
+                                    a quantized query */
     float *partial;              /* split: of every tile and block m[rows], l[rows], o[rows][e] */
 } attention;
 
-/* A tile's place: `count` queries from i0 on of `heads` heads from `head` on, row r being query r mod count of head r / count.
- * Its keys are first .. keys - 1. */
+/* A tile's place: `count` queries from i0 on of `heads` heads from `head` on,
+ * row r being query r mod count of head r / count. Its keys are first .. keys
+ * - 1. */
 typedef struct tile {
     int64_t batch, head, heads, i0, count, rows, first, keys;
     int64_t low, high; /* keys that a mask in the form of padding leaves visible */
@@ -59,11 +70,20 @@ typedef struct tile {
     fr_act8 a8; /* int8 */
 } tile;
 
+/* Of the rows of a tile, over some blocks of keys: the maximum of the scores,
+ * the sum of exp(score - m), and the weighted sum of the values, rows ld apart.
+ */
+typedef struct result {
+    float *m, *l, *o;
+    int64_t ld;
+} result;
+
 /* Of one thread. */
 typedef struct workspace {
     float *keys, *values, *scores, *k_scale, *v_scale;
     int16_t *weights;
-    float *q, *o, *state; /* each of the task's tiles: queries; one block's result; m[rows], l[rows], o[rows][e] */
+    float *q, *o, *state; /* each of the task's tiles: queries; one block's
+                             result; m[rows], l[rows], o[rows][e] */
     uint8_t *gemm;
 } workspace;
 
@@ -109,8 +129,8 @@ static frugal_status attention_shape(const fr_call *c, attention *a) {
     return FRUGAL_OK;
 }
 
-/* One operand of ATTENTION_CACHE or ATTENTION_KEPT, [b, tokens, heads * size] or [b, heads, tokens, size]: tokens, size and the
- * steps. */
+/* One operand of ATTENTION_CACHE or ATTENTION_KEPT, [b, tokens, heads * size]
+ * or [b, heads, tokens, size]: tokens, size and the steps. */
 static bool strides(const fr_tensor *x, int64_t heads, int64_t *tokens, int64_t *size, int64_t *batch, int64_t *head,
                     int64_t *row) {
     if (x->rank == 3) {
@@ -141,17 +161,22 @@ static frugal_status cache_shape(const fr_call *c, attention *a) {
     FR_SHAPE(c, a->h >= 1 && a->g >= 1 && a->h <= 1 << 20 && a->h % a->g == 0,
              "the heads are not a whole multiple of the key heads");
     FR_SHAPE(c, (q->rank == 3 || q->rank == 4) && strides(q, a->h, &a->s, &a->d, &a->q_batch, &a->q_head, &a->q_row),
-             "the queries are not [batch, tokens, heads * size] or [batch, heads, tokens, size]");
+             "the queries are not [batch, tokens, heads * size] or [batch, heads, "
+             "tokens, size]");
     FR_SHAPE(c, (k->rank == 3 || k->rank == 4) && strides(k, a->g, &a->t, &size, &a->k_batch, &a->k_head, &a->k_row),
-             "the keys are not [batch, tokens, heads * size] or [batch, heads, tokens, size]");
+             "the keys are not [batch, tokens, heads * size] or [batch, heads, "
+             "tokens, size]");
     FR_SHAPE(c, (v->rank == 3 || v->rank == 4) && strides(v, a->g, &tokens, &a->e, &a->v_batch, &a->v_head, &a->v_row),
-             "the values are not [batch, tokens, heads * size] or [batch, heads, tokens, size]");
+             "the values are not [batch, tokens, heads * size] or [batch, heads, "
+             "tokens, size]");
     FR_SHAPE(c, size == a->d && tokens == a->t, "queries, keys and values do not fit each other");
     FR_SHAPE(c, (y->rank == 3 || y->rank == 4) && strides(y, a->h, &tokens, &size, &a->y_batch, &a->y_head, &a->y_row),
-             "the output is not [batch, tokens, heads * size] or [batch, heads, tokens, size]");
+             "the output is not [batch, tokens, heads * size] or [batch, heads, "
+             "tokens, size]");
     a->b = q->dims[0], a->limit = a->t;
     FR_SHAPE(c, size == a->e && tokens == a->s && y->dims[0] == a->b && k->dims[0] == a->b && v->dims[0] == a->b,
-             "the operands differ in batch, or the output has another shape than the queries give");
+             "the operands differ in batch, or the output has another shape than "
+             "the queries give");
     if (c->in[5])
         FR_TRY(fr_vector(c, c->in[5], a->h, 5));
     if (lengths) {
@@ -161,7 +186,8 @@ static frugal_status cache_shape(const fr_call *c, attention *a) {
     return FRUGAL_OK;
 }
 
-/* The scales of int8 keys or values: [b, t, g] where these have three axes, else [b, g, t]. */
+/* The scales of int8 keys or values: [b, t, g] where these have three axes,
+ * else [b, g, t]. */
 static frugal_status scale_shape(const fr_call *c, const attention *a, const fr_tensor *x, int rank, int32_t pos) {
     if ((x != NULL) != (a->dtype == FR_I8))
         return fr_fail(c, FRUGAL_BAD_SHAPE, pos, -1, 0, 0, "int8 keys and values need scales, others must not have any");
@@ -230,7 +256,7 @@ static void attention_cut(attention *a) {
     a->ld = fr_min(BLOCK, fr_round_up(a->t, FR_PANEL)), a->ep = fr_round_up(a->e, FR_PANEL);
     a->direct = a->heads * a->count <= FEW_ROWS || a->d % FR_BLOCK != 0;
     a->kp = fr_round_up(a->d, a->direct ? 64 : FR_BLOCK);
-    a->copy_v = a->dtype == FR_F16 || (a->dtype == FR_F32 && (a->e % FR_PANEL != 0 || (a->v_row != a->e && a->count > 1)));
+    a->copy_v = a->dtype == FR_F16 || (a->dtype == FR_F32 && (a->e % FR_PANEL != 0));
 }
 
 /* Floats of one tile's queries, and of one tile's or block's result. */
@@ -328,8 +354,9 @@ static tile tile_at(const attention *a, int64_t batch, int64_t kv, int64_t i) {
 
 /* ---- masks ---- */
 
-/* Notes which keys the mask leaves visible, where all rows of the tile see the same ones and they stand side by side: so padding
- * looks, in front or behind, and it needs no pass over the scores. */
+/* Notes which keys the mask leaves visible, where all rows of the tile see the
+ * same ones and they stand side by side: so padding looks, in front or behind,
+ * and it needs no pass over the scores. */
 static void cut_padding(const attention *a, tile *t) {
     const bool same = (t->heads == 1 || a->mask_step[1] == 0) && (t->count == 1 || a->mask_step[2] == 0);
     t->masked = true;
@@ -375,7 +402,8 @@ static void hide(float *x, int64_t j0, int64_t j1, int64_t from, int64_t to) {
 
 static void hide_unseen(const attention *a, const tile *t, float *x, int64_t i, int64_t j0, int64_t j1) {
     int64_t first = first_key(a, t->batch, i), end = end_key(a, t->batch, i);
-    if (a->ring && first < end) { /* at most t positions: slots first .. end - 1, around the end */
+    if (a->ring && first < end) { /* at most t positions: slots first .. end - 1,
+                                     around the end */
         end -= first, first %= a->t, end += first;
         if (end > a->t) {
             hide(x, j0, j1, end - a->t, first);
@@ -414,7 +442,8 @@ static void row_weights(const attention *a, const tile *t, int64_t r, float *x, 
     *l = isa->softmax_top(x, n, m);
 }
 
-/* What a block has ready: keys packed, scales and values copied, from key j on. */
+/* What a block has ready: keys packed, scales and values copied, from key j on.
+ */
 typedef struct block {
     int64_t j, n;
     const uint8_t *k, *v; /* of its first key, as they lie in memory */
@@ -459,7 +488,8 @@ static void tile_scores(const attention *a, const tile *t, const block *b, const
                      fr_ceil_div(n, FR_PANEL), n, &none, w->gemm);
 }
 
-static void tile_values(const attention *a, const tile *t, const block *b, const workspace *w, float *o, int64_t j0, int64_t j1) {
+static void tile_values(const attention *a, const tile *t, const block *b, const workspace *w, const result *to, int64_t j0,
+                        int64_t j1) {
     const fr_epilogue none = {.act = FRUGAL_U_COPY};
     const frugal_isa *isa = a->c->isa;
     const int64_t at = j0 - b->j, n = j1 - j0;
@@ -467,55 +497,57 @@ static void tile_values(const attention *a, const tile *t, const block *b, const
         float scale[MAX_ROWS];
         for (int64_t r = 0; r < t->rows; r++)
             scale[r] = isa->weights8(w->weights + r * a->ld, w->scores + r * a->ld, w->v_scale + at, n);
-        isa->pv8(o, a->e, w->weights, a->ld, scale, (const int8_t *)b->v + at * a->v_row, a->v_row, t->rows, n, a->e);
+        isa->pv8(to->o, to->ld, w->weights, a->ld, scale, (const int8_t *)b->v + at * a->v_row, a->v_row, t->rows, n, a->e);
         return;
     }
     const int64_t row = a->copy_v ? a->ep : a->v_row;
     const float *v = a->copy_v ? w->values + at * row : (const float *)(const void *)b->v + at * row;
-    isa->gemm_f32(o, a->e, w->scores, a->ld, v, row, FR_PANEL, t->rows, a->e, n, 1.0f, &none);
+    isa->gemm_f32(to->o, to->ld, w->scores, a->ld, v, row, FR_PANEL, t->rows, a->e, n, 1.0f, &none);
 }
 
-/* m[rows], l[rows] and o[rows][e] of a block; m = -inf where a row sees none of it, with o and l 0 or, when no row does, unset.
- */
-static void run_block(const attention *a, const tile *t, const block *b, const workspace *w, float *to) {
+/* A block's result; m = -inf where a row sees none of it, with o and l 0 or,
+ * when no row does, unset. */
+static void run_block(const attention *a, const tile *t, const block *b, const workspace *w, const result *to) {
     const int64_t j0 = fr_max(b->j, t->first / FR_PANEL * FR_PANEL), j1 = fr_min(b->j + b->n, t->keys);
-    float *m = to, *l = to + t->rows;
     if (j0 >= j1) {
         for (int64_t r = 0; r < t->rows; r++)
-            m[r] = -__builtin_inff();
+            to->m[r] = -__builtin_inff();
         return;
     }
     tile_scores(a, t, b, w, j0, j1);
     for (int64_t r = 0; r < t->rows; r++)
-        row_weights(a, t, r, w->scores + r * a->ld, j0, j1, m + r, l + r);
-    tile_values(a, t, b, w, l + t->rows, j0, j1);
+        row_weights(a, t, r, w->scores + r * a->ld, j0, j1, to->m + r, to->l + r);
+    tile_values(a, t, b, w, to, j0, j1);
 }
 
 /* ---- blocks together ---- */
 
-static void open_state(const attention *a, int64_t rows, float *state) {
+static result result_at(const attention *a, int64_t rows, float *mem) { return (result){mem, mem + rows, mem + 2 * rows, a->e}; }
+
+/* Of no block. */
+static void open_result(int64_t rows, const result *to) {
     for (int64_t r = 0; r < rows; r++)
-        state[r] = -__builtin_inff();
-    memset(state + rows, 0, (size_t)(rows * (a->e + 1)) * 4);
+        to->m[r] = -__builtin_inff(), to->l[r] = 0;
 }
 
-/* Adds a block to the blocks before it, row by row, unless its m or M is -inf:  M' = max(m, M);  c = exp(M - M'), f = exp(m -
- * M'); L = L c + l f and O = O c + o f, each product and the sum rounded;  M = M'. */
-static void merge(const attention *a, int64_t rows, float *state, const float *add) {
+/* Adds a block to the blocks before it, row by row, unless its m or M is -inf:
+ * M' = max(m, M);  c = exp(M - M'), f = exp(m - M'); L = L c + l f and O = O c
+ * + o f, each product and the sum rounded;  M = M'. */
+static void merge(const attention *a, int64_t rows, const result *all, const result *add) {
     for (int64_t r = 0; r < rows; r++) {
-        const float m = add[r], before = state[r], most = m > before || m != m ? m : before;
-        float by[2] = {before - most, m - most}, *o = state + 2 * rows + r * a->e;
-        const float *more = add + 2 * rows + r * a->e;
+        const float m = add->m[r], before = all->m[r], most = m > before || m != m ? m : before;
+        float by[2] = {before - most, m - most}, *o = all->o + r * all->ld;
+        const float *more = add->o + r * add->ld;
         if (m == -__builtin_inff())
             continue;
+        all->m[r] = most;
         if (before == -__builtin_inff()) {
-            state[r] = m, state[rows + r] = add[rows + r];
+            all->l[r] = add->l[r];
             memcpy(o, more, (size_t)a->e * 4);
             continue;
         }
         a->c->isa->unary(FRUGAL_U_EXP, by, by, 2, 0, 0);
-        state[r] = most;
-        state[rows + r] = state[rows + r] * by[0] + add[rows + r] * by[1];
+        all->l[r] = all->l[r] * by[0] + add->l[r] * by[1];
         for (int64_t j = 0; j < a->e; j++)
             o[j] = o[j] * by[0] + more[j] * by[1];
     }
@@ -528,22 +560,26 @@ static float sink_weight(const attention *a, float top, int64_t head) {
     return top == -__builtin_inff() ? 0 : weight;
 }
 
-/* The tile's rows of y. */
-static void close_tile(const attention *a, const tile *t, const float *state) {
+/* The tile's rows of y; all->o may be these. */
+static void close_tile(const attention *a, const tile *t, const result *all) {
     for (int64_t r = 0; r < t->rows; r++) {
         const int64_t head = t->head + r / t->count, i = t->i0 + r % t->count;
-        const float sum = state[t->rows + r] + (a->sinks ? sink_weight(a, state[r], head) : 0), by = sum == 0 ? 0 : 1 / sum;
-        const float *o = state + 2 * t->rows + r * a->e;
+        const float sum = all->l[r] + (a->sinks ? sink_weight(a, all->m[r], head) : 0), by = 1 / sum;
+        const float *o = all->o + r * all->ld;
         float *y = a->y + t->batch * a->y_batch + head * a->y_head + i * a->y_row;
+        if (sum == 0) {
+            memset(y, 0, (size_t)a->e * 4);
+            continue;
+        }
         for (int64_t j = 0; j < a->e; j++)
-            y[j] = sum == 0 ? 0 : o[j] * by + 0.0f;
+            y[j] = o[j] * by + 0.0f;
     }
 }
 
 /* ---- all of it ---- */
 
-/* The tile's queries, in place where they stand a fixed distance apart, else copied to q; int8: quantized, their scale times the
- * attention's. */
+/* The tile's queries, in place where they stand a fixed distance apart, else
+ * copied to q; int8: quantized, their scale times the attention's. */
 static void open_queries(const attention *a, tile *t, float *q) {
     const float *from = a->q + t->batch * a->q_batch + t->i0 * a->q_row + t->head * a->q_head;
     const bool i8 = a->dtype == FR_I8, copy = t->heads > 1 && t->count > 1;
@@ -577,18 +613,30 @@ static tile open_tile(const attention *a, int64_t unit, int64_t i, float *q) {
     return t;
 }
 
+/* Where the blocks of a tile add up: in y itself when there is one block and
+ * the rows stand a fixed distance apart. */
+static result tile_result(const attention *a, const tile *t, float *mem) {
+    result to = result_at(a, t->rows, mem);
+    if (a->blocks == 1 && (t->heads == 1 || t->count == 1)) {
+        to.o = a->y + t->batch * a->y_batch + t->head * a->y_head + t->i0 * a->y_row;
+        to.ld = t->count > 1 ? a->y_row : a->y_head;
+    }
+    open_result(t->rows, &to);
+    return to;
+}
+
 /* Task: some tiles of one key head of one batch entry, block by block. */
 static void tiles_task(void *p, int64_t i, int32_t thread) {
     const attention *a = p;
     const int64_t unit = i / a->chunks, first = i % a->chunks * a->each, n = fr_min(a->each, a->tiles - first);
     int64_t begin = INT64_MAX, end = 0;
-    bool fresh[MAX_TILES] = {true, true, true, true};
     tile tiles[MAX_TILES];
+    result all[MAX_TILES];
     workspace w;
     lay_out(a, fr_thread_scratch(a->c, thread), &w);
     for (int64_t x = 0; x < n; x++) {
         tiles[x] = open_tile(a, unit, first + x, w.q + x * query_floats(a));
-        open_state(a, tiles[x].rows, w.state + x * result_floats(a));
+        all[x] = tile_result(a, tiles + x, w.state + x * result_floats(a));
         if (tiles[x].first < tiles[x].keys)
             begin = fr_min(begin, tiles[x].first / BLOCK * BLOCK), end = fr_max(end, tiles[x].keys);
     }
@@ -596,17 +644,17 @@ static void tiles_task(void *p, int64_t i, int32_t thread) {
         block b;
         open_block(a, &w, &b, unit / a->g, unit % a->g, j, end);
         for (int64_t x = 0; x < n; x++) {
-            float *state = w.state + x * result_floats(a);
+            const result one = result_at(a, tiles[x].rows, w.o);
+            const bool fresh = j == fr_max(begin, tiles[x].first / BLOCK * BLOCK);
             if (tiles[x].keys <= j || tiles[x].first >= j + b.n)
                 continue;
-            run_block(a, tiles + x, &b, &w, fresh[x] ? state : w.o);
-            if (!fresh[x])
-                merge(a, tiles[x].rows, state, w.o);
-            fresh[x] = false;
+            run_block(a, tiles + x, &b, &w, fresh ? all + x : &one);
+            if (!fresh)
+                merge(a, tiles[x].rows, all + x, &one);
         }
     }
     for (int64_t x = 0; x < n; x++)
-        close_tile(a, tiles + x, w.state + x * result_floats(a));
+        close_tile(a, tiles + x, all + x);
 }
 
 /* Task: one block of one tile. */
@@ -619,7 +667,8 @@ static void block_task(void *p, int64_t i, int32_t thread) {
     block b = {.j = j};
     if (j < t.keys && j + BLOCK > t.first)
         open_block(a, &w, &b, unit / a->g, unit % a->g, j, t.keys);
-    run_block(a, &t, &b, &w, a->partial + i * result_floats(a));
+    const result to = result_at(a, t.rows, a->partial + i * result_floats(a));
+    run_block(a, &t, &b, &w, &to);
 }
 
 /* Task: the blocks of one tile together. */
@@ -628,10 +677,13 @@ static void merge_task(void *p, int64_t i, int32_t thread) {
     workspace w;
     lay_out(a, fr_thread_scratch(a->c, thread), &w);
     const tile t = tile_at(a, i / a->tiles / a->g, i / a->tiles % a->g, i % a->tiles);
-    open_state(a, t.rows, w.state);
-    for (int64_t j = 0; j < a->blocks; j++)
-        merge(a, t.rows, w.state, a->partial + (i * a->blocks + j) * result_floats(a));
-    close_tile(a, &t, w.state);
+    const result all = result_at(a, t.rows, w.state);
+    open_result(t.rows, &all);
+    for (int64_t j = 0; j < a->blocks; j++) {
+        const result one = result_at(a, t.rows, a->partial + (i * a->blocks + j) * result_floats(a));
+        merge(a, t.rows, &all, &one);
+    }
+    close_tile(a, &t, &all);
 }
 
 static frugal_status check_lengths(const attention *a) {

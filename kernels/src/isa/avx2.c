@@ -1099,6 +1099,12 @@ INLINE void qk8_step(vi *s, const int16_t *q, const int8_t *const *k, int64_t c,
         UNROLL for (int i = 0; i < M; i++) { MAC(s[4 * i + j], x, LD(q + i * QK_DEPTH + c)); }
     }
 }
+/* In each half, lane j is the sum of the lanes of s[j]. */
+INLINE vi add_lanes(const vi *s) {
+    const vi a = viadd(_mm256_unpacklo_epi32(s[0], s[1]), _mm256_unpackhi_epi32(s[0], s[1]));
+    const vi b = viadd(_mm256_unpacklo_epi32(s[2], s[3]), _mm256_unpackhi_epi32(s[2], s[3]));
+    return viadd(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
 INLINE void qk8_tile(float *y, int64_t ldy, const int16_t *q, const float *qs, const int8_t *k, int64_t ldk, const float *ks,
                      int64_t n, int64_t d, const int M) {
     for (int64_t j = 0; j < n; j += 4, k += 4 * ldk) {
@@ -1116,8 +1122,7 @@ INLINE void qk8_tile(float *y, int64_t ldy, const int16_t *q, const float *qs, c
         }
         const __m128 by = last == 3 ? _mm_loadu_ps(ks + j) : _mm256_castps256_ps128(vld_n(ks + j, (int)last + 1));
         UNROLL for (int i = 0; i < M; i++) {
-            const vi t =
-                _mm256_hadd_epi32(_mm256_hadd_epi32(s[4 * i], s[4 * i + 1]), _mm256_hadd_epi32(s[4 * i + 2], s[4 * i + 3]));
+            const vi t = add_lanes(s + 4 * i);
             const __m128 v = _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1)));
             const __m128 r = _mm_mul_ps(v, _mm_mul_ps(_mm_set1_ps(qs[i]), by));
             if (last == 3) {
