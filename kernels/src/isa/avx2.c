@@ -1144,7 +1144,9 @@ static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float
     for (int64_t i = 0, rows; i < m; i += rows) {
         rows = even(m - i, 3);
         for (int64_t r = 0; r < rows; r++) {
-            widen_tokens(wide + r * QK_DEPTH, q + (i + r) * ldq, (d + 15) / 16 * 16);
+            for (int64_t c = 0; c < d; c += 16) { /* queries are readable beyond d */
+                _mm256_store_si256((void *)(wide + r * QK_DEPTH + c), codes16(q + (i + r) * ldq, c, d, 1));
+            }
         }
         switch (rows) {
         case 1:
