@@ -1425,12 +1425,12 @@ static void kept_case(kept a) {
                  y_bytes = (size_t)(a.b * a.s * a.h * a.d) * 4;
     const int64_t places[2] = {a.n - slots, a.n - slots}, lengths[2] = {a.n, a.n}, no_rows[3] = {a.b, 0, a.g};
     float *q = floats(a.b * a.s * a.h * a.d), *x[2] = {floats(a.b * slots * a.g * a.d), floats(a.b * slots * a.g * a.d)};
-    float *slopes = floats(a.h), *y = aligned(y_bytes), *scale[2], *cos = floats(a.b * slots * a.d / 4), *none = floats(1);
-    void *cache[2], *past = aligned(bytes), *zeros = aligned((size_t)rows * 4);
-    uint8_t *mask = aligned((size_t)(a.s * a.t));
+    float *slopes = floats(a.h), *y = alloc(y_bytes), *scale[2], *cos = floats(a.b * slots * a.d / 4), *none = floats(1);
+    void *cache[2], *past = alloc(bytes), *zeros = alloc((size_t)rows * 4);
+    uint8_t *mask = alloc((size_t)(a.s * a.t));
     memset(past, 0, bytes), memset(zeros, 0, (size_t)rows * 4);
     for (int64_t i = 0; i < a.s * a.t; i++)
-        mask[i] = random_bits() % 4 != 0;
+        mask[i] = rnd() % 4 != 0;
     pb *p = pb_new();
     io run = {.out = {y}, .out_bytes = {y_bytes}};
     const int i8 = a.dtype == FR_I8;
@@ -1459,8 +1459,8 @@ static void kept_case(kept a) {
             run.in[n++] = zeros;
         caches[i] = pb_output(p, a.dtype, rank, shapes[a.tokens_first]);
         scales[i] = pb_output(p, FR_F32, 3, i8 ? scale_shapes[a.tokens_first] : no_rows);
-        cache[i] = run.out[o] = aligned(bytes), run.out_bytes[o++] = bytes;
-        scale[i] = run.out[o] = aligned((size_t)rows * 4), run.out_bytes[o++] = i8 ? (size_t)rows * 4 : 0;
+        cache[i] = run.out[o] = alloc(bytes), run.out_bytes[o++] = bytes;
+        scale[i] = run.out[o] = alloc((size_t)rows * 4), run.out_bytes[o++] = i8 ? (size_t)rows * 4 : 0;
         pb_step(p, FRUGAL_OP_CACHE_APPEND, PB_LIST(pp, px, tp, ps, tc, tc), PB_LIST(caches[i], scales[i]),
                 PB_LIST(a.g, a.ring, 0));
     }

@@ -1081,6 +1081,12 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
 
 /* ---- attention over int8 caches ---- */
 
+/* s += the dots of pairs of int16. */
+#define ADD_DOTS(s, w, x)                                                                                                        \
+    do {                                                                                                                         \
+        s = viadd(s, _mm256_madd_epi16(w, x));                                                                                   \
+        KEEP(s);                                                                                                                 \
+    } while (0)
 enum { QK_DEPTH = 512 }; /* of queries widened at a time; longer heads take the plain loop */
 
 /* 16 codes of a row from c on, those from d on are 0. */
@@ -1096,7 +1102,7 @@ INLINE vi codes16(const int8_t *row, int64_t c, int64_t d, const int whole) {
 INLINE void qk8_step(vi *s, const int16_t *q, const int8_t *const *k, int64_t c, int64_t d, const int M, const int whole) {
     UNROLL for (int j = 0; j < 4; j++) {
         const vi x = codes16(k[j], c, d, whole);
-        UNROLL for (int i = 0; i < M; i++) { MAC(s[4 * i + j], x, LD(q + i * QK_DEPTH + c)); }
+        UNROLL for (int i = 0; i < M; i++) { ADD_DOTS(s[4 * i + j], x, LD(q + i * QK_DEPTH + c)); }
     }
 }
 /* In each half, lane j is the sum of the lanes of s[j]. */
@@ -1176,8 +1182,8 @@ INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const
             const vi lo = _mm256_unpacklo_epi16(a, b), hi = _mm256_unpackhi_epi16(a, b);
             UNROLL for (int i = 0; i < M; i++) {
                 const vi w = bc4(p + i * ldp + j);
-                MAC(s[2 * (i * C + c)], lo, w);
-                MAC(s[2 * (i * C + c) + 1], hi, w);
+                ADD_DOTS(s[2 * (i * C + c)], lo, w);
+                ADD_DOTS(s[2 * (i * C + c) + 1], hi, w);
             }
         }
     }

@@ -504,7 +504,13 @@ static const frugal_isa table = {.name = "avxvnni",
                                  .codes = FR_CODES_U8,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
-                                 .qadd = qadd};
+                                 .qadd = qadd,
+                                 .softmax_top = softmax_top,
+                                 .pack_rows = pack_rows,
+                                 .widen = widen,
+                                 .qk8 = qk8,
+                                 .weights8 = weights8,
+                                 .pv8 = pv8};
 const frugal_isa *const fr_isa_avxvnni = &table;
 #else
 const frugal_isa *const fr_isa_avxvnni = NULL;

@@ -162,6 +162,24 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 OP void vprefetchw(const float *p) { __builtin_prefetch(p, 1, 3); }
 OP void vprefetch(const float *p) { __builtin_prefetch(p, 0, 3); }
 #include "simd.h"
+OP vf vhalf(const uint16_t *p) {
+    float t[16];
+    for (int i = 0; i < 16; i++) {
+        t[i] = fr_half_to_float(p[i]);
+    }
+    return vld(t);
+}
+OP void vput16(int16_t *p, const vf v[1]) { *(vh_at *)p = __builtin_convertvector(to_int(v[0]), vh); }
+OP void vturn(vf r[16]) {
+    float t[16][16];
+    for (int i = 0; i < 16; i++) {
+        vst(t[i], r[i]);
+    }
+    for (int j = 0; j < 16; j++) {
+        BY_LANE(r[j], t[i][j])
+    }
+}
+#include "attend.h"
 
 /* ---- float32 ---- */
 
@@ -554,6 +572,29 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
     }
 }
 
+/* ---- attention over int8 caches ---- */
+
+static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
+                const float *ks, int64_t m, int64_t n, int64_t d) {
+    qk8_rest(y, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
+}
+static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
+                int64_t n, int64_t e) {
+    int64_t c = 0;
+    for (; c + 16 <= e; c += 16) {
+        for (int64_t i = 0; i < m; i++) {
+            vi s = viset(0);
+            for (int64_t j = 0; j < n; j++) {
+                s += __builtin_convertvector(*(const vb_at *)(v + j * ldv + c), vi) * viset(p[i * ldp + j]);
+            }
+            vst(y + i * ldy + c, vmul(vcvt(s), vset(ps[i])));
+        }
+    }
+    if (c < e) {
+        pv8_rest(y, ldy, p, ldp, ps, v, ldv, m, n, c, e);
+    }
+}
+
 static const frugal_isa table = {.name = "rvv",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
@@ -575,7 +616,13 @@ static const frugal_isa table = {.name = "rvv",
                                  .quad_bytes = 64,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
-                                 .qadd = qadd};
+                                 .qadd = qadd,
+                                 .softmax_top = softmax_top,
+                                 .pack_rows = pack_rows,
+                                 .widen = widen,
+                                 .qk8 = qk8,
+                                 .weights8 = weights8,
+                                 .pv8 = pv8};
 const frugal_isa *const fr_isa_rvv = &table;
 #else
 const frugal_isa *const fr_isa_rvv = NULL;
