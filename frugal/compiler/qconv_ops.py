@@ -36,13 +36,15 @@ from .dims import Dim
 from .ir import Binary, DType, Op, Quantized, Tensor, elements
 from .lower import HANDLERS, MICROSOFT, Node, op, show
 from .math_ops import binary
-from .qpack import pack_conv, pack_depth, pack_params
+from .qpack import can_transform, pack_conv, pack_depth, pack_params, pack_transformed
 
 Integer = Callable[[Node, Target], Tensor]
 INTEGER: dict[str, Integer] = {}
 MEAN, MEAN_PADDED, MAXIMUM = 0, 1, 2
 ADD, MULTIPLY = 0, 1
 MAX_MULTIPLIER = 4  # channels of a group of one channel that a depthwise step computes
+MIN_TRANSFORMED = 12  # output channels; fewer leave lanes of a panel idle
+MAX_TRANSFORMED = 64 * 64 * 9  # weights; more leave the second-level cache when they are transformed
 MAX_DEPTH = 1 << 15  # products of a sum that int32 holds whatever the codes are
 
 
@@ -117,6 +119,18 @@ def flat(size: Dim) -> Window:
     return Window(1, 1, 1, 0, 0, size)
 
 
+def pays_transformed(kernel: Kernel, windows: Sequence[Window], spread: Sequence[int], groups: int) -> bool:
+    """Whether Winograd's transformed weights go into the plan as well: int16, eight times the bytes of the plain ones."""
+    if groups != 1 or any(w.stride != 1 or w.dilation != 1 for w in windows) or any(s != 1 for s in spread):
+        return False
+    return (
+        kernel.codes.shape[0] >= MIN_TRANSFORMED
+        and kernel.codes.size <= MAX_TRANSFORMED
+        and not kernel.zero.any()
+        and can_transform(kernel.codes)
+    )
+
+
 def emit_conv(
     node: Node, data: Tensor, zero: int, kernel: Kernel, multiplier: np.ndarray, windows: Sequence[Window], spread: Sequence[int],
     groups: int, target: Target, dtype: int,
@@ -132,6 +146,8 @@ def emit_conv(
     attrs = [*conv_attrs(groups, windows, spread), zero, target.zero, target.low, target.high]
     shape = (data.shape[0], windows[0].out, windows[1].out, oc)
     operands = [data, node.constant(weights), node.constant(params)]
+    if not depth and pays_transformed(kernel, windows, spread, groups):
+        operands.append(node.constant(pack_transformed(kernel.codes)))
     return node.emit(Op.QDEPTH if depth else Op.QCONV, operands, dtype, shape, *attrs)
 
 

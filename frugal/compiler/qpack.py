@@ -31,6 +31,24 @@ def pack_conv(weights: np.ndarray, groups: int, dilated: bool) -> np.ndarray:
     return np.ascontiguousarray(panels.transpose(0, 2, 3, 1, 4))
 
 
+# G of Winograd's F(4 x 4, 3 x 3) times what makes it integers, so that the result comes out 576-fold.
+TRANSFORM = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 12]], np.int32)
+MAX_WEIGHT_SUM = ((1 << 25) - 1) // 255
+
+
+def can_transform(weights: np.ndarray) -> bool:
+    """Whether transformed weights give the sums of int8 [oc, c, kh, kw] exactly whatever the codes are."""
+    sums = np.abs(weights.astype(np.int64)).sum((1, 2, 3))
+    return weights.shape[2:] == (3, 3) and weights.shape[1] % PANEL == 0 and bool((sums <= MAX_WEIGHT_SUM).all())
+
+
+def pack_transformed(weights: np.ndarray) -> np.ndarray:
+    """int8 [oc, c, 3, 3] -> int16 [36, panels, c/2, 16, 2]."""
+    made = (TRANSFORM @ weights.astype(np.int32) @ TRANSFORM.T).astype(np.int16)
+    panels = panels_of(made, 1).reshape(-1, PANEL, weights.shape[1] // 2, 2, 36)
+    return np.ascontiguousarray(panels.transpose(4, 0, 2, 1, 3))
+
+
 def pack_depth(weights: np.ndarray) -> np.ndarray:
     """int8 [oc, 1, kh, kw] -> [panels, quads, 16, 4]: taps in fours along the longer side of the kernel."""
     taps = weights[:, 0] if weights.shape[2] < weights.shape[3] else weights[:, 0].transpose(0, 2, 1)

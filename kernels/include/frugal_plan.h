@@ -425,7 +425,7 @@ enum frugal_op {
      * the unsigned code.  limit(v, a, b) = v > a ? (v < b ? v : b) : a.  low and high: codes between which a result is kept (so
      * that Relu costs nothing).
      *
-     * in x codes [n, h, w, c], weights int8 [g p, runs, quads, 16, 4], params int32 [g p, 4, 16]; out y [n, oh, ow, oc] codes,
+     * in x codes [n, h, w, c], weights int8 [g p, runs, quads, 16, 4], params int32 [g p, 4, 16], transformed?; out y [n, oh, ow, oc] codes,
      * int32 or float32.  attrs g, kh, kw, stride h, stride w, dilation h, dilation w, spread h, spread w, top (d), left (d),
      * zero of x, zero of y, low, high.
      * A convolution in g groups; p = oc / g rounded up to panels of 16.  x is spread (spread - 1 pixels of zero points between
@@ -434,7 +434,11 @@ enum frugal_op {
      * up, padded with zero weights.  params: for every channel (0) the bias less the zero of x times the sum of its weights, (1)
      * the same with the zero less 128, (2) the float32 multiplier m, (3) a zero point of the weights. acc = sum of (code - zero
      * of x) * (w - wzero) + bias;   codes: y = limit(acc * m, low - zero, high - zero) rounded half to even, plus zero; float32:
-     * acc * m;   int32: acc.      Exact while |acc| < 2^31, else modulo 2^32. */
+     * acc * m;   int32: acc.      Exact while |acc| < 2^31, else modulo 2^32.
+     * transformed: int16 [36, p, c/2, 16, 2], the same weights for Winograd's F(4 x 4, 3 x 3), which some instruction sets use
+     * for the same result: G w G^T at place 6 i + j, G = (6 0 0; -4 -4 -4; -4 4 -4; 1 2 4; 1 -2 4; 0 0 12).  Only of a 3 x 3
+     * kernel that moves by one in one group, without dilation and spread, c a multiple of 16, the weights of a channel at most
+     * 131585 in absolute sum. */
     FRUGAL_OP_QCONV = 64,
     /* The same with one kernel a channel: in x [n, h, w, c], weights int8 [p, quads, 16, 4], params [p, 4, 16]; out y codes [n,
      * oh, ow, oc], oc = c times a multiplier, p = oc / 16 rounded up; channel o reads channel o / multiplier.  attrs as above, g

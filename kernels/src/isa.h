@@ -79,6 +79,27 @@ typedef struct fr_qconv {
 } fr_qconv;
 enum { FR_QSCRATCH = 512 };
 
+/* Up to FR_WINO_TILES tiles of 4 x 4 output pixels of a 3 x 3 convolution that moves by one, by Winograd's F(4 x 4, 3 x 3) in
+ * integers (ops_winograd.c): the same sums as a qconv of the same weights. */
+enum { FR_WINO_TILES = 12 };
+typedef struct fr_wino_tile {
+    const uint8_t *row[6]; /* the six rows of x under the tile, at its first column; those of border where they are outside */
+    int32_t from, to;      /* of the six columns, those inside the image; from == to where there is none */
+    uint8_t *y;            /* its first output pixel */
+    int32_t rows, columns; /* of y that the tile has */
+} fr_wino_tile;
+typedef struct fr_qwino {
+    const fr_wino_tile *tile;
+    int64_t tiles, c;      /* c: a multiple of 16 */
+    const uint8_t *const *border; /* six rows of 6 c codes, as x has them, of the zero point */
+    int is_signed;         /* the codes of x are int8 */
+    const int16_t *u;      /* [36][panels][c / 2][16][2] */
+    fr_qconv out;          /* params, n, ldy, dtype, zero, low, high, small */
+    int64_t y_row;         /* bytes from one row of y to the next */
+    void *scratch;         /* fr_wino_scratch(c) bytes */
+} fr_qwino;
+static inline int64_t fr_wino_scratch(int64_t c) { return 36 * (FR_WINO_TILES * 2 * c + 2 * FR_WINO_TILES * 64); }
+
 /* Codes as bytes: flip is 0x80 for int8, 0 for uint8; the zero points are those of the unsigned codes. */
 typedef struct fr_qadd {
     int32_t za, zb, zero;
@@ -176,6 +197,10 @@ struct frugal_isa {
     /* Depthwise: channel c of pixel i reads code pixel[i] + run[4 k + j] + c for tap j of quad k (runs is 1); no window, no
      * int32 and float32. */
     void (*qdepth)(const fr_qconv *q);
+    /* May be NULL: then 3 x 3 convolutions run as qconv, which gives the same, as they do with fewer input channels than
+     * wino_from. */
+    int64_t wino_from;
+    void (*qwino)(const fr_qwino *w);
     /* y[i] = limit(t, low - zero, high - zero) rounded half to even, plus zero;  t = (a[i] - za) * ma + (b[i] - zb) * mb, each
      * operation rounded. */
     void (*qadd)(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, const fr_qadd *p);

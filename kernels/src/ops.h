@@ -267,6 +267,10 @@ FR_DECLARE(qsoftmax)
 FR_DECLARE(conv_integer)
 FR_DECLARE(qcodes)
 void fr_qconv_scratch(const fr_call *c, fr_scratch *s);
+/* QCONV with transformed weights (ops_winograd.c). */
+frugal_status fr_qwino_check(const fr_call *c);
+frugal_status fr_qwino_run(const fr_call *c, bool small);
+int64_t fr_qwino_scratch(const fr_call *c);
 int64_t fr_qconv_operations(const fr_call *c);
 int64_t fr_qdepth_operations(const fr_call *c);
 int64_t fr_qpool_operations(const fr_call *c);

@@ -160,7 +160,8 @@ static frugal_status check_conv(const fr_call *c, bool depth) {
     if (y->n == 0)
         v.oh = v.ow = 1; /* nothing will run */
     derive(&v);
-    return check_constants(c, &v);
+    FR_TRY(check_constants(c, &v));
+    return !depth && c->n_in > 3 && c->in[3] ? fr_qwino_check(c) : FRUGAL_OK;
 }
 frugal_status fr_qconv_check(const fr_call *c) { return check_conv(c, false); }
 frugal_status fr_qdepth_check(const fr_call *c) { return check_conv(c, true); }
@@ -392,12 +393,19 @@ static void conv_range(const void *p, int64_t begin, int64_t end, int32_t thread
     }
 }
 
+/* Whether there are transformed weights that this instruction set uses. */
+static bool transformed(const fr_call *c) {
+    return c->n_in > 3 && c->in[3] && c->isa->qwino && c->in[0]->dims[3] >= c->isa->wino_from;
+}
+
 static frugal_status run_conv(const fr_call *c, bool depth) {
     conv_job j = {0};
+    scan_params(c->in[2], &j.zeros, &j.small);
+    if (transformed(c) && !j.zeros)
+        return fr_qwino_run(c, j.small);
     describe(c, depth, &j.v);
     derive(&j.v);
     j.at = pieces_of(&j.v);
-    scan_params(c->in[2], &j.zeros, &j.small);
     j.zeros = j.zeros && !depth;
     fr_parallel(c, j.v.n * j.v.strips, 1, conv_range, &j);
     return FRUGAL_OK;
@@ -412,6 +420,8 @@ void fr_qconv_scratch(const fr_call *c, fr_scratch *s) {
     describe(c, c->in[1]->rank == 4, &v);
     derive(&v);
     s->thread = pieces_of(&v).bytes;
+    if (transformed(c))
+        s->thread = fr_max(s->thread, fr_qwino_scratch(c));
 }
 
 static int64_t times(int64_t a, int64_t b) {

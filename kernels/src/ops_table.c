@@ -137,7 +137,7 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
 
     /* -- integer convolution and pooling -- */
     [FRUGAL_OP_QCONV] = {.name = "qconv",
-                         IN(3, 3, 1),
+                         IN(3, 4, 1),
                          .required = 7,
                          .attrs = "nnnnnnnnnddnnnn",
                          DO(qconv),

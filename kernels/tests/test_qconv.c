@@ -178,8 +178,34 @@ static int8_t *pack_depth(const shape *s, const values *v, int64_t panels, int64
     return w;
 }
 
-static void test_conv(int depth, int64_t index) {
-    const shape s = random_shape(depth);
+/* G w G^T of every kernel, [36][panels][c / 2][16][2]. */
+static int16_t *pack_transformed(const shape *s, const values *v, int64_t panels) {
+    static const int g[6][3] = {{6, 0, 0}, {-4, -4, -4}, {-4, 4, -4}, {1, 2, 4}, {1, -2, 4}, {0, 0, 12}};
+    int16_t *u = alloc((size_t)(36 * panels * s->cg * 32));
+    memset(u, 0, (size_t)(36 * panels * s->cg * 32));
+    for (int64_t i = 0; i < 36 * s->og * s->cg; i++) {
+        const int64_t q = i / s->og / s->cg, o = i / s->cg % s->og, c = i % s->cg;
+        int sum = 0;
+        for (int k = 0; k < 9; k++)
+            sum += g[q / 6][k / 3] * g[q % 6][k % 3] * v->w[(o * 9 + k) * s->cg + c];
+        u[((q * panels + o / 16) * s->cg / 2 + c / 2) * 32 + o % 16 * 2 + c % 2] = (int16_t)sum;
+    }
+    return u;
+}
+/* A shape that transformed weights are for. */
+static shape transformed_shape(void) {
+    shape s = random_shape(0);
+    s.g = s.sh = s.sw = s.dh = s.dw = s.uh = s.uw = 1, s.kh = s.kw = 3, s.wzeros = 0;
+    s.cg = ONE_OF(16, 32, 48, 64);
+    s.top = upto(4), s.left = upto(4);
+    s.oh = out_size(s.h, 1, s.top + upto(4), 3, 1, 1), s.ow = out_size(s.w, 1, s.left + upto(4), 3, 1, 1);
+    return s;
+}
+
+enum { PLAIN, DEPTH, TRANSFORMED };
+static void test_conv(int kind, int64_t index) {
+    const int depth = kind == DEPTH;
+    const shape s = kind == TRANSFORMED ? transformed_shape() : random_shape(depth);
     values v = random_values(&s);
     const int64_t oc = s.g * s.og, runs = depth ? 1 : s.dw == 1 ? s.kh : s.kh * s.kw;
     const int64_t along = s.kh >= s.kw ? s.kh : s.kw, across = s.kh >= s.kw ? s.kw : s.kh;
@@ -196,10 +222,13 @@ static void test_conv(int depth, int64_t index) {
               : pb_const(b, FR_I8, 0, PB_LIST(panels, runs, quads, 16, 4), w, (uint64_t)(panels * runs * quads * 64));
     const int32_t cp = pb_const(b, FR_I32, 0, PB_LIST(panels, 4, 16), params, (uint64_t)(panels * 256));
     const int32_t y = pb_output(b, s.dtype_y, PB_LIST(s.n, s.oh, s.ow, oc));
-    pb_step(b, depth ? FRUGAL_OP_QDEPTH : FRUGAL_OP_QCONV, PB_LIST(x, cw, cp), PB_LIST(y),
+    int16_t *u = kind == TRANSFORMED ? pack_transformed(&s, &v, panels) : NULL;
+    const int32_t cu =
+        u ? pb_const(b, FR_I16, 0, PB_LIST(36, panels, s.cg / 2, 16, 2), u, (uint64_t)(36 * panels * s.cg * 32)) : -1;
+    pb_step(b, depth ? FRUGAL_OP_QDEPTH : FRUGAL_OP_QCONV, u ? 4 : 3, (const int64_t[]){x, cw, cp, cu}, PB_LIST(y),
             PB_LIST(s.g, s.kh, s.kw, s.sh, s.sw, s.dh, s.dw, s.uh, s.uw, s.top, s.left, s.zx, s.zy, s.low, s.high));
-    run(b, (const void *const[]){v.x}, 1, want, bytes, depth ? "qdepth" : "qconv", index, s.dtype_y);
-    free(want), free(params), free(w);
+    run(b, (const void *const[]){v.x}, 1, want, bytes, depth ? "qdepth" : u ? "transformed" : "qconv", index, s.dtype_y);
+    free(want), free(params), free(w), free(u);
     free_values(&v);
 }
 
@@ -321,6 +350,33 @@ static void test_codes(int64_t index) {
 
 /* ---- what a check must refuse ---- */
 
+/* Transformed weights beside plain ones that are all w, with a kernel that moves by stride. */
+static frugal_status transformed_status(int64_t places, int64_t channels, int64_t stride, int w) {
+    enum { CHANNELS = 256 };
+    static int8_t plain[3 * 3 * CHANNELS * 16];
+    static int16_t u[37 * CHANNELS * 16];
+    static int32_t params[64];
+    static uint8_t in[16 * CHANNELS], out[64];
+    memset(plain, w, sizeof plain);
+    pb *b = pb_new();
+    const int32_t x = pb_input(b, FR_U8, PB_LIST(1, 4, 4, channels));
+    const int32_t cw = pb_const(b, FR_I8, 0, PB_LIST(1, 3, 3 * channels / 4, 16, 4), plain, (uint64_t)(9 * channels * 16));
+    const int32_t cp = pb_const(b, FR_I32, 0, PB_LIST(1, 4, 16), params, 256);
+    const int32_t cu = pb_const(b, FR_I16, 0, PB_LIST(places, 1, channels / 2, 16, 2), u, (uint64_t)(places * channels * 32));
+    const int32_t y = pb_output(b, FR_U8, PB_LIST(1, 2, 2, 16));
+    pb_step(b, FRUGAL_OP_QCONV, PB_LIST(x, cw, cp, cu), PB_LIST(y), PB_LIST(1, 3, 3, stride, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 255));
+    io run_io = {.fixed = true, .in = {in}, .out = {out}, .out_bytes = {sizeof out}}; /* [1, 2, 2, 16] */
+    return run_plan(b, &run_io);
+}
+static void test_refused_transformed(void) {
+    check(transformed_status(36, 64, 1, -128) == FRUGAL_OK, "transformed accepted", "", 0, 0);
+    check(transformed_status(36, 256, 1, 57) == FRUGAL_OK, "sum of weights accepted", "", 0, 0); /* 131328 */
+    check(transformed_status(36, 256, 1, 58) == FRUGAL_BAD_SHAPE, "sum of weights", "", 0, 0);   /* 133632 */
+    check(transformed_status(37, 64, 1, 1) == FRUGAL_BAD_SHAPE, "places", "", 0, 0);
+    check(transformed_status(36, 24, 1, 1) == FRUGAL_BAD_SHAPE, "channels", "", 0, 0);
+    check(transformed_status(36, 64, 2, 1) == FRUGAL_BAD_SHAPE, "stride", "", 0, 0);
+}
+
 static int64_t limits_low; /* of the next plan: the limits are this and 255 less it */
 static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64_t zero, int64_t stride, int rank_of_w) {
     static int8_t w[4096];
@@ -338,6 +394,7 @@ static frugal_status conv_status(int64_t kh, int64_t runs, int64_t groups, int64
 }
 
 static void test_refusals(void) {
+    test_refused_transformed();
     check(conv_status(3, 3, 1, 0, 1, 5) == FRUGAL_OK, "accepted", "", 0, 0);
     check(conv_status(2, 3, 1, 0, 1, 5) == FRUGAL_BAD_SHAPE, "runs", "", 0, 0);
     check(conv_status(3, 3, 3, 0, 1, 5) == FRUGAL_BAD_SHAPE, "groups", "", 0, 0);
@@ -357,8 +414,9 @@ int main(int argc, char **argv) {
     const int64_t rounds = argc > 1 ? 40 : 400;
     (void)argv;
     for (int64_t i = 0; i < rounds; i++) {
-        test_conv(0, i);
-        test_conv(1, i);
+        test_conv(PLAIN, i);
+        test_conv(DEPTH, i);
+        test_conv(TRANSFORMED, i);
         test_binary(i);
         test_pool(i);
         test_tables(i);

@@ -1223,6 +1223,54 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
     }
 }
 
+/* Winograd: 16 channels of up to 4 pixels side by side. */
+#define vimul _mm256_mullo_epi32
+INLINE void wino_put(const fr_qconv *q, const rounding *r, vi s[2][4], int64_t p, int32_t n) {
+    if (n == 4) {
+        put_sums(q, r, s[0], s[1], 0, 16 * p, 4);
+        return;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        vi a = s[0][i], b = s[1][i];
+        put_sums(q, r, &a, &b, i, 16 * p, 1);
+    }
+}
+/* The products of a panel u [c / 2][16][2] and N tiles (c values each) at one place, to m, step apart. */
+INLINE void wino_mul(int32_t *m, int64_t step, const int16_t *v, int64_t c, const int16_t *u, const int N) {
+    vi s0[6], s1[6];
+    UNROLL for (int i = 0; i < N; i++) { s0[i] = s1[i] = viset(0); }
+    for (int64_t k = 0; k < c; k += 2, u += 32) {
+        const vi w0 = LD(u), w1 = LD(u + 16);
+        UNROLL for (int i = 0; i < N; i++) {
+            const vi x = bc4(v + i * c + k);
+            MAC(s0[i], w0, x);
+            MAC(s1[i], w1, x);
+        }
+    }
+    UNROLL for (int i = 0; i < N; i++) {
+        _mm256_storeu_si256((void *)(m + i * step), s0[i]);
+        _mm256_storeu_si256((void *)(m + i * step + 8), s1[i]);
+    }
+}
+/* All places of a panel: m [tiles][36][16].  Returns how many panels that are. */
+static int64_t wino_panels(const fr_qwino *w, const int16_t *v, int32_t *m, int64_t p, int64_t left) {
+    const int64_t panels = p + left, panel = 16 * w->c;
+    for (int64_t q = 0; q < 36; q++) {
+        const int16_t *u = w->u + (q * panels + p) * panel, *x = v + q * w->tiles * w->c;
+        for (int64_t t = 0, n; t < w->tiles; t += n, x += n * w->c) {
+            n = even(w->tiles - t, 6);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        wino_mul(m + (t * 36 + q) * 16, 36 * 16, x, w->c, u, N);                                                                 \
+        break;
+            SIX(n, CASE)
+#undef CASE
+        }
+    }
+    return 1;
+}
+#include "x86_winograd.h"
+
 #ifndef FR_AVXVNNI
 static const frugal_isa table = {.name = "avx2",
                                  .scratch_bytes = scratch_bytes,
@@ -1245,6 +1293,8 @@ static const frugal_isa table = {.name = "avx2",
                                  .quad_bytes = 128,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
+                                 .wino_from = 16,
+                                 .qwino = qwino,
                                  .qadd = qadd,
                                  .softmax_top = softmax_top,
                                  .pack_rows = pack_rows,

@@ -1146,6 +1146,66 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
     }
 }
 
+/* Winograd: 16 channels of up to 4 pixels side by side. */
+#define vimul _mm512_mullo_epi32
+INLINE void wino_put(const fr_qconv *q, const rounding *r, vi s[1][4], int64_t p, int32_t n) {
+    if (n == 4 && q->small && (q->dtype == 2 || q->dtype == 3)) {
+        put_small(q, r, s[0], 0, p, 1, 4);
+    } else {
+        put_any(q, r, s[0], 0, p, 1, n);
+    }
+}
+/* The products of P panels u [c / 2][16][2], panel apart, and N tiles (c values each) at one place, to m [P][16], step apart. */
+INLINE void wino_mul(int32_t *m, int64_t step, const int16_t *v, int64_t c, const int16_t *u, int64_t panel, const int P,
+                     const int N) {
+    rows w = rows_of(u, 2 * panel, P), x = rows_of(v, 2 * c, N);
+    vi s[24];
+    UNROLL for (int i = 0; i < P * N; i++) { s[i] = viset(0); }
+    for (int64_t k = 0; k < c; k += 8) {
+        UNROLL for (int j = 0; j < 4; j++) {
+            vi weight[4];
+            UNROLL for (int p = 0; p < P; p++) { weight[p] = LD(row(&w, p, 64 * j)); }
+            UNROLL for (int i = 0; i < N; i++) {
+                const vi code = bc4(row(&x, i, 4 * j));
+                UNROLL for (int p = 0; p < P; p++) {
+                    s[p * N + i] = _mm512_dpwssd_epi32(s[p * N + i], code, weight[p]);
+                    KEEP(s[p * N + i]);
+                }
+            }
+        }
+        rows_add(&w, 256, P);
+        rows_add(&x, 16, N);
+    }
+    UNROLL for (int i = 0; i < N; i++) {
+        UNROLL for (int p = 0; p < P; p++) { _mm512_storeu_si512((void *)(m + i * step + 16 * p), s[p * N + i]); }
+    }
+}
+INLINE void wino_places(const fr_qwino *w, const int16_t *v, int32_t *m, int64_t p, int64_t panels, const int P, const int N) {
+    const int64_t panel = 16 * w->c;
+    for (int64_t q = 0; q < 36; q++) {
+        wino_mul(m + q * P * 16, 36 * P * 16, v + q * N * w->c, w->c, w->u + (q * panels + p) * panel, panel, P, N);
+    }
+}
+/* All places of some panels, as many as the registers hold: m [tiles][36][those][16].  Returns how many they are. */
+static int64_t wino_panels(const fr_qwino *w, const int16_t *v, int32_t *m, int64_t p, int64_t left) {
+    const int64_t many = left >= 4 && w->tiles <= 6 ? 4 : left >= 2 ? 2 : 1;
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= 6 && many == 4) {                                                                                             \
+            wino_places(w, v, m, p, p + left, 4, (N) <= 6 ? (N) : 1);                                                            \
+        } else if (many >= 2) {                                                                                                  \
+            wino_places(w, v, m, p, p + left, 2, N);                                                                             \
+        } else {                                                                                                                 \
+            wino_places(w, v, m, p, p + left, 1, N);                                                                             \
+        }                                                                                                                        \
+        break;
+    TWELVE(w->tiles, CASE)
+#undef CASE
+    return many;
+}
+#include "x86_winograd.h"
+
+
 static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,
@@ -1166,6 +1226,8 @@ static const frugal_isa table = {.name = "avx512vnni",
                                  .codes = FR_CODES_U8,
                                  .qconv = qconv,
                                  .qdepth = qdepth,
+                                 .wino_from = 32,
+                                 .qwino = qwino,
                                  .qadd = qadd,
                                  .softmax_top = softmax_top,
                                  .pack_rows = pack_rows,
