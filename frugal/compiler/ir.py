@@ -187,6 +187,9 @@ class Op(IntEnum):
     CACHE_APPEND = 88
     ATTENTION_KEPT = 89
 
+    # -- 92..95: convolutions in other forms
+    CONV_WINOGRAD = 92
+
 
 CONTROL = frozenset((Op.IF, Op.ELSE, Op.END, Op.MERGE, Op.LOOP, Op.VAR, Op.SET))
 

@@ -545,6 +545,14 @@ enum frugal_op {
      * codes) * (max |u| / 32512). */
     FRUGAL_OP_ATTENTION_KEPT = 89,
 
-    FRUGAL_OP_COUNT = 92
+    /* -- 92..95: convolutions in other forms (ops_winograd.c) -- */
+    /* in x [n, h, w, c], u [36, p, c, 16], bias? [16 p], residual? [as y]; out y [n, oh, ow, e], all float32, p = e / 16 rounded
+     * up.  attrs act, p, q, scale, shift, pad before in height (d), in width (d).
+     * A 3 x 3 convolution that moves by one, by Winograd's F(4 x 4, 3 x 3): tiles of 4 x 4 pixels from the first of y on; u holds
+     * G w G^T at place 6 i + j, G = (1/4 0 0; -1/6 -1/6 -1/6; -1/6 1/6 -1/6; 1/24 1/12 1/6; 1/24 -1/12 1/6; 0 0 1).  A tile's
+     * 6 x 6 pixels are transformed (wino_in of isa.h), the product with u at each place is one fmaf chain over the channels, and
+     * its output pixels are transformed from the 36 (wino_out); then as CONV. */
+    FRUGAL_OP_CONV_WINOGRAD = 92,
+    FRUGAL_OP_COUNT = 96
 };
 #endif

@@ -165,6 +165,17 @@ struct frugal_isa {
      * the epilogue. */
     void (*conv_depthwise)(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
                            const float *w, int64_t m, int64_t n, const fr_epilogue *e);
+    /* A tile of 6 x 6 pixels of c channels: d, where row i of it begins at rows[i], or is six pixels of zeros of border[i] in the
+     * columns that are not from .. to - 1.  v[(6 i + j) * step + channel] = (B^T d B)[i][j]: along the columns, then along the
+     * rows, each line of six values d to: g = d4 - d2, h = d3 - d1, e = fmaf(-4, d2, d4), f = fmaf(-4, d1, d3);
+     * fmaf(4, d0 - d2, g), e + f, e - f, fmaf(2, h, g), fmaf(-2, h, g), fmaf(-4, h, d5 - d3). */
+    void (*wino_in)(float *v, int64_t step, const float *const *rows, const float *const *border, int from, int to, int64_t c);
+    /* A tile of 4 x 4 pixels of n channels, of which rows x columns exist: A^T m A of the products m[(6 i + j) * step + channel],
+     * along the columns, then along the rows, each line of six values m to four: a = m1 + m2, b = m1 - m2, c = m3 + m4,
+     * d = m3 - m4;  m0 + (a + c), fmaf(2, d, b), fmaf(4, c, a), fmaf(8, d, b) + m5.  Then the epilogue.  Pixels of y and of the
+     * residual are ldy, their rows y_row apart. */
+    void (*wino_out)(float *y, int64_t ldy, int64_t y_row, const float *m, int64_t step, int rows, int columns, int64_t n,
+                     const fr_epilogue *e);
 
     /* One row of k floats to q[kp], sum[nb], scale[1] or (blocked) scale[nb].  For each token or block:
      * a = max |x| (compared as the int32 of the bits with the sign cleared, so that NaN > inf > numbers);

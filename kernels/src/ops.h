@@ -297,6 +297,11 @@ FR_DECLARE(det)
 FR_DECLARE(cache_append)
 FR_DECLARE(attention_kept)
 
+/* -- convolutions in other forms -- */
+FR_DECLARE(conv_winograd)
+void fr_conv_winograd_scratch(const fr_call *c, fr_scratch *s);
+int64_t fr_conv_winograd_operations(const fr_call *c);
+
 #undef FR_DECLARE
 void fr_linear_integer_scratch(const fr_call *c, fr_scratch *s);
 int64_t fr_linear_integer_operations(const fr_call *c);

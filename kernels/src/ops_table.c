@@ -213,4 +213,13 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
                                   DO(attention_kept),
                                   .scratch = fr_attention_kept_scratch,
                                   .operations = fr_attention_kept_operations},
+
+    /* -- convolutions in other forms -- */
+    [FRUGAL_OP_CONV_WINOGRAD] = {.name = "conv_winograd",
+                                 IN(2, 4, 1),
+                                 .required = 3,
+                                 .attrs = "uffffdd",
+                                 DO(conv_winograd),
+                                 .scratch = fr_conv_winograd_scratch,
+                                 .operations = fr_conv_winograd_operations},
 };

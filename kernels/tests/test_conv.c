@@ -190,6 +190,97 @@ static void test_conv(int64_t index) {
     free(t.x), free(t.w), free(t.bias), free(t.residual), free(t.want), free(bias);
 }
 
+/* ---- Winograd ---- */
+
+typedef struct winograd {
+    int64_t n, h, w, c, e, oh, ow, top, left, extra; /* extra: places of u beyond 36 */
+    float *x, *kernel, *u, *bias, *residual;         /* kernel [e][9][c] */
+} winograd;
+
+static winograd make_winograd(void) {
+    winograd t = {.n = 1 + upto(2), .h = 1 + upto(14), .w = 1 + upto(20), .c = 1 + upto(40), .e = 1 + upto(40)};
+    t.top = upto(3), t.left = upto(3), t.oh = 1 + upto(t.h + 2), t.ow = 1 + upto(t.w + 2);
+    const int64_t panels = (t.e + 15) / 16;
+    t.x = floats(t.n * t.h * t.w * t.c), t.kernel = floats(t.e * 9 * t.c), t.bias = floats(panels * 16);
+    t.residual = floats(t.n * t.oh * t.ow * t.e), t.u = floats(36 * panels * t.c * 16);
+    const double g[6][3] = {{0.25, 0, 0},
+                            {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                            {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                            {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                            {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                            {0, 0, 1}};
+    for (int64_t i = 0; i < 36 * t.e * t.c; i++) {
+        const int64_t q = i / t.e / t.c, o = i / t.c % t.e, c = i % t.c;
+        double sum = 0;
+        for (int k = 0; k < 9; k++)
+            sum += g[q / 6][k / 3] * g[q % 6][k % 3] * (double)t.kernel[(o * 9 + k) * t.c + c];
+        t.u[((q * panels + o / 16) * t.c + c) * 16 + o % 16] = (float)sum;
+    }
+    return t;
+}
+
+/* The convolution in double, with a ReLU, 1.5 v + 0.25 and the residual behind it. */
+static double plain_pixel(const winograd *t, int64_t at) {
+    const int64_t o = at % t->e, ox = at / t->e % t->ow, oy = at / t->e / t->ow % t->oh, image = at / t->e / t->ow / t->oh;
+    double v = (double)t->bias[o];
+    for (int64_t k = 0; k < 9; k++) {
+        const int64_t y = oy - t->top + k / 3, x = ox - t->left + k % 3;
+        for (int64_t c = 0; c < t->c && y >= 0 && y < t->h && x >= 0 && x < t->w; c++)
+            v += (double)t->x[((image * t->h + y) * t->w + x) * t->c + c] * (double)t->kernel[(o * 9 + k) * t->c + c];
+    }
+    return (v > 0 ? v : 0) * 1.5 + 0.25 + (double)t->residual[at];
+}
+
+static pb *winograd_plan(const winograd *t) {
+    const int64_t panels = (t->e + 15) / 16, places = 36 + t->extra;
+    pb *b = pb_new();
+    const int32_t x = pb_input(b, FR_F32, PB_LIST(t->n, t->h, t->w, t->c)),
+                  r = pb_input(b, FR_F32, PB_LIST(t->n, t->oh, t->ow, t->e)),
+                  u = pb_const(b, FR_F32, 0, PB_LIST(places, panels, t->c, 16), t->u, (uint64_t)(places * panels * t->c * 64)),
+                  bias = pb_const(b, FR_F32, 0, PB_LIST(panels * 16), t->bias, (uint64_t)(panels * 64)),
+                  y = pb_output(b, FR_F32, PB_LIST(t->n, t->oh, t->ow, t->e));
+    pb_step(b, FRUGAL_OP_CONV_WINOGRAD, PB_LIST(x, u, bias, r), PB_LIST(y),
+            PB_LIST(FRUGAL_U_RELU, 0, 0, pb_float(1.5), pb_float(0.25), t->top, t->left));
+    return b;
+}
+
+static void test_winograd(int64_t index) {
+    winograd t = make_winograd();
+    const int64_t n = t.n * t.oh * t.ow * t.e;
+    const void *in[] = {t.x, t.residual};
+    float *want = alloc((size_t)n * 4);
+    size_t size;
+    pb *b = winograd_plan(&t);
+    uint8_t *file = pb_finish(b, &size);
+    free(b);
+    check(live(file, size, in, (void *[]){want}, "scalar", 1) == FRUGAL_OK, "winograd runs", "scalar", index, 0);
+    free(file);
+    double worst = 0; /* products of numbers below 1: 1e-6 for each is about what transforms that multiply by up to 100 cost */
+    for (int64_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs((double)want[i] - plain_pixel(&t, i)));
+    check(worst < 1e-6 * (double)(9 * t.c + 9), "winograd is a convolution", "scalar", index, (int64_t)(1e9 * worst));
+    compare(winograd_plan(&t), in, (const void *const[]){want}, (const size_t[]){(size_t)n * 4}, 1, "conv_winograd", index);
+    free(t.x), free(t.kernel), free(t.u), free(t.bias), free(t.residual), free(want);
+}
+
+static frugal_status winograd_status(int64_t extra, int64_t top) {
+    winograd t = make_winograd();
+    size_t size;
+    t.extra = extra;
+    free(t.u), t.u = floats((36 + extra) * ((t.e + 15) / 16) * t.c * 16), t.top = top;
+    pb *b = winograd_plan(&t);
+    uint8_t *file = pb_finish(b, &size);
+    float *y = floats(t.n * t.oh * t.ow * t.e);
+    const frugal_status s = live(file, size, (const void *const[]){t.x, t.residual}, (void *[]){y}, "scalar", 1);
+    free(b), free(file), free(y), free(t.x), free(t.kernel), free(t.u), free(t.bias), free(t.residual);
+    return s;
+}
+static void test_refused_winograd(void) {
+    check(winograd_status(0, 1) == FRUGAL_OK, "accepted", "", 0, 0);
+    check(winograd_status(0, FRUGAL_MAX_DIM) == FRUGAL_OK, "all of it padding", "", 0, 0);
+    check(winograd_status(1, 1) == FRUGAL_BAD_SHAPE, "places", "", 0, 0);
+}
+
 /* ---- pooling ---- */
 
 /* Positions that a padded mean counts: those of the window in front of the padding's end. */
@@ -296,7 +387,9 @@ int main(int argc, char **argv) {
     for (int64_t i = 0; i < rounds; i++) {
         test_conv(i);
         test_pool(i);
+        test_winograd(i);
     }
+    test_refused_winograd();
     test_refusals();
     return check_report();
 }

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import frugal
+from frugal.compiler import lower_model
+from frugal.compiler.ir import Op
 
 TOLERANCE = 2e-5  # of the largest result: sums of up to some thousand products in another order
 
@@ -95,6 +97,19 @@ def test_conv(seed: int) -> None:
         compare(model("Conv", inputs, constants, **attrs), inputs)
     else:
         compare(model("Conv", inputs, constants, symbolic=seed % 2 == 0, **attrs), inputs)
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_winograd(symbolic: bool) -> None:
+    """3 x 3 kernels that move by one take the form with fewer products; its rounding stays within the tolerance."""
+    rng = np.random.default_rng(5)
+    for channels, made, padding in ((16, 16, "SAME_UPPER"), (33, 20, "VALID"), (64, 64, "SAME_LOWER")):
+        x = {"x": floats(rng, 2, channels, 9, 13)}
+        weights = {"w": floats(rng, made, channels, 3, 3), "b": floats(rng, made)}
+        data = model("Conv", x, weights, symbolic=symbolic, auto_pad=padding)
+        ops = [s.op for s in lower_model(onnx.load_from_string(data))[0].steps]
+        assert ops.count(Op.CONV_WINOGRAD) == 1 and Op.CONV not in ops
+        compare(data, x)
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -24,6 +24,7 @@ from .one_hot import gather_one_hot
 from .planes import read_planes
 from .spelled_attention import fuse_spelled_attention
 from .views import shorten_views
+from .winograd import use_winograd
 
 OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     shorten_views,
@@ -44,6 +45,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     fuse_epilogues,
     join_qkv,
     fuse_residual_norms,
+    use_winograd,
     read_planes,
     store_halves,
 )

@@ -856,6 +856,8 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
      .gemm_half = gemm_half,                                                                                                     \
      .conv_f32 = conv_f32,                                                                                                       \
      .conv_depthwise = conv_depthwise,                                                                                           \
+     .wino_in = wino_in,                                                                                                         \
+     .wino_out = wino_out,                                                                                                       \
      .gemm_w8 = gemm_w8,                                                                                                         \
      .gemm_w4 = gemm_w4,                                                                                                         \
      .quantize = quantize,                                                                                                       \

@@ -84,6 +84,68 @@ static void conv_depthwise(float *y, int64_t ldy, const float *x, int64_t ldx, c
     }
 }
 
+/* B^T d of six values, step apart. */
+static void wino_line_in(float *t, const float *d, int step) {
+    const float a = d[0], b = d[step], c = d[2 * step], f = d[3 * step], g = d[4 * step] - c, h = f - b;
+    const float e = FR_FMA(-4.0f, c, d[4 * step]), k = FR_FMA(-4.0f, b, f);
+    t[0] = FR_FMA(4.0f, a - c, g);
+    t[step] = e + k;
+    t[2 * step] = e - k;
+    t[3 * step] = FR_FMA(2.0f, h, g);
+    t[4 * step] = FR_FMA(-2.0f, h, g);
+    t[5 * step] = FR_FMA(-4.0f, h, d[5 * step] - f);
+}
+/* A^T m of six products, step apart: four sums, to_step apart. */
+static void wino_line_out(float *y, int to_step, const float *m, int step) {
+    const float a = m[step] + m[2 * step], b = m[step] - m[2 * step], c = m[3 * step] + m[4 * step],
+                d = m[3 * step] - m[4 * step];
+    y[0] = m[0] + (a + c);
+    y[to_step] = FR_FMA(2.0f, d, b);
+    y[2 * to_step] = FR_FMA(4.0f, c, a);
+    y[3 * to_step] = FR_FMA(8.0f, d, b) + m[5 * step];
+}
+static void wino_in(float *v, int64_t step, const float *const *rows, const float *const *border, int from, int to,
+                    int64_t channels) {
+    for (int64_t c = 0; c < channels; c++) {
+        float d[36], t[36];
+        for (int q = 0; q < 36; q++) {
+            const int i = q / 6, j = q % 6;
+            d[q] = (j >= from && j < to ? rows : border)[i][j * channels + c];
+        }
+        for (int j = 0; j < 6; j++) {
+            wino_line_in(t + j, d + j, 6);
+        }
+        for (int i = 0; i < 6; i++) {
+            wino_line_in(d + 6 * i, t + 6 * i, 1);
+        }
+        for (int q = 0; q < 36; q++) {
+            v[q * step + c] = d[q];
+        }
+    }
+}
+static void wino_out(float *y, int64_t ldy, int64_t y_row, const float *m, int64_t step, int rows, int columns, int64_t n,
+                     const fr_epilogue *e) {
+    for (int64_t j = 0; j < n; j++) {
+        float d[36], t[24], s[16];
+        for (int q = 0; q < 36; q++) {
+            d[q] = m[q * step + j];
+        }
+        for (int q = 0; q < 6; q++) {
+            wino_line_out(t + q, 6, d + q, 6);
+        }
+        for (int i = 0; i < 4; i++) {
+            wino_line_out(s + 4 * i, 1, t + 6 * i, 1);
+        }
+        for (int i = 0; i < rows; i++) {
+            fr_epilogue now = *e;
+            now.residual = e->residual ? e->residual + i * y_row : NULL;
+            for (int q = 0; q < columns; q++) {
+                y[i * y_row + q * ldy + j] = finish(s[4 * i + q], &now, q, j);
+            }
+        }
+    }
+}
+
 /* Dot of 32 activations and row r of a panel; w: the panel at that block, [8][16][4]. */
 static int32_t dot8(const int8_t *w, const int8_t *q, int64_t r) {
     int32_t d = 0;
@@ -489,6 +551,8 @@ static const frugal_isa table = {.name = "scalar",
                                  .gemm_half = gemm_half,
                                  .conv_f32 = conv_f32,
                                  .conv_depthwise = conv_depthwise,
+                                 .wino_in = wino_in,
+                                 .wino_out = wino_out,
                                  .gemm_w8 = gemm_w8,
                                  .gemm_w4 = gemm_w4,
                                  .quantize = quantize,

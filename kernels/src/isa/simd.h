@@ -544,6 +544,105 @@ static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *
 }
 #undef EACH
 
+/* ---- Winograd's F(4 x 4, 3 x 3) ---- */
+
+/* Six values along a line to six: B^T d. */
+INLINE void wino_line_in(vf t[6], const vf d[6]) {
+    const vf four = vset(4.0f), two = vset(2.0f);
+    const vf e = vfnma(four, d[2], d[4]), f = vfnma(four, d[1], d[3]);
+    const vf g = vsub(d[4], d[2]), h = vsub(d[3], d[1]);
+    t[0] = vfma(four, vsub(d[0], d[2]), g);
+    t[1] = vadd(e, f);
+    t[2] = vsub(e, f);
+    t[3] = vfma(two, h, g);
+    t[4] = vfnma(two, h, g);
+    t[5] = vfnma(four, h, vsub(d[5], d[3]));
+}
+/* Six products along a line to four sums: A^T m. */
+INLINE void wino_line_out(vf y[4], const vf m[6]) {
+    const vf a = vadd(m[1], m[2]), b = vsub(m[1], m[2]), c = vadd(m[3], m[4]), d = vsub(m[3], m[4]);
+    y[0] = vadd(m[0], vadd(a, c));
+    y[1] = vfma(vset(2.0f), d, b);
+    y[2] = vfma(vset(4.0f), c, a);
+    y[3] = vadd(vfma(vset(8.0f), d, b), m[5]);
+}
+/* VW channels of a tile from channel c on, of which n exist. */
+INLINE void wino_in_channels(float *v, int64_t step, const float *const *rows, const float *const *border, int from, int to,
+                             int64_t channels, int64_t c, int n) {
+    vf r[6][6], d[6], t[6];
+    UNROLL for (int j = 0; j < 6; j++) {
+        const float *const *row = j >= from && j < to ? rows : border;
+        UNROLL for (int i = 0; i < 6; i++) {
+            const float *x = row[i] + j * channels + c;
+            d[i] = n == VW ? vld(x) : vld_n(x, n);
+        }
+        wino_line_in(t, d);
+        UNROLL for (int i = 0; i < 6; i++) { r[i][j] = t[i]; }
+    }
+    UNROLL for (int i = 0; i < 6; i++) {
+        wino_line_in(t, r[i]);
+        UNROLL for (int j = 0; j < 6; j++) {
+            float *to_v = v + (6 * i + j) * step + c;
+            if (n == VW) {
+                vst(to_v, t[j]);
+            } else {
+                vst_n(to_v, t[j], n);
+            }
+        }
+    }
+}
+static void wino_in(float *v, int64_t step, const float *const *rows, const float *const *border, int from, int to,
+                    int64_t channels) {
+    int64_t c = 0;
+    for (; c + VW <= channels; c += VW) {
+        wino_in_channels(v, step, rows, border, from, to, channels, c, VW);
+    }
+    if (c < channels) {
+        wino_in_channels(v, step, rows, border, from, to, channels, c, (int)(channels - c));
+    }
+}
+
+/* 16 output channels from channel j on. */
+INLINE void wino_out_panel(float *y, int64_t ldy, int64_t y_row, const float *m, int64_t step, int rows, int columns, int64_t j,
+                           int64_t n, const fr_epilogue *e) {
+    float t[16 * 16] __attribute__((aligned(64)));
+    const float *bias = e->bias ? e->bias + j : NULL, *add = e->residual ? e->residual + j : NULL;
+    UNROLL for (int k = 0; k < VN; k++) {
+        vf mid[4][6], d[6], s[4];
+        UNROLL for (int q = 0; q < 6; q++) {
+            UNROLL for (int i = 0; i < 6; i++) { d[i] = vld(m + (6 * i + q) * step + j + k * VW); }
+            wino_line_out(s, d);
+            UNROLL for (int i = 0; i < 4; i++) { mid[i][q] = s[i]; }
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            wino_line_out(s, mid[i]);
+            UNROLL for (int q = 0; q < 4; q++) { vst(t + (4 * i + q) * 16 + k * VW, s[q]); }
+        }
+    }
+    if (e->act != FRUGAL_U_COPY || e->affine) {
+        for (int i = 0; bias && i < 16; i++) {
+            finish_row(t + 16 * i, t + 16 * i, bias, NULL, 16);
+        }
+        bias = NULL;
+        unary(e->act, t, t, 256, e->p, e->q);
+        if (e->affine) {
+            affine(t, t, 256, e->scale, e->shift);
+        }
+    }
+    for (int i = 0; i < rows; i++) {
+        for (int q = 0; q < columns; q++) {
+            const int64_t at = i * y_row + q * ldy;
+            finish_row(y + at + j, t + (4 * i + q) * 16, bias, add ? add + at : NULL, n - j);
+        }
+    }
+}
+static void wino_out(float *y, int64_t ldy, int64_t y_row, const float *m, int64_t step, int rows, int columns, int64_t n,
+                     const fr_epilogue *e) {
+    for (int64_t j = 0; j < n; j += 16) {
+        wino_out_panel(y, ldy, y_row, m, step, rows, columns, j, n, e);
+    }
+}
+
 /* ---- depthwise convolutions ---- */
 
 /* N positions of 16 channels, of which n exist; results to t[N][16]. */

@@ -6,7 +6,7 @@
  * inverse of 9, an arithmetic shift by 6 gives the sum where it is below 2^25 in size (the check has seen to that). */
 
 /* Codes at six places along a line to six values: B^T d. */
-INLINE void wino_in(__m256i t[6], const __m256i d[6]) {
+INLINE void qwino_line_in(__m256i t[6], const __m256i d[6]) {
     const __m256i e = _mm256_sub_epi16(d[4], _mm256_slli_epi16(d[2], 2)), f = _mm256_sub_epi16(d[3], _mm256_slli_epi16(d[1], 2));
     const __m256i g = _mm256_sub_epi16(d[4], d[2]), h = _mm256_slli_epi16(_mm256_sub_epi16(d[3], d[1]), 1);
     t[0] = _mm256_add_epi16(_mm256_slli_epi16(_mm256_sub_epi16(d[0], d[2]), 2), g);
@@ -17,7 +17,7 @@ INLINE void wino_in(__m256i t[6], const __m256i d[6]) {
     t[5] = _mm256_sub_epi16(_mm256_sub_epi16(d[5], d[3]), _mm256_slli_epi16(h, 1));
 }
 /* Six products along a line to four sums: A^T m. */
-INLINE void wino_out(vi y[4], const vi m[6]) {
+INLINE void qwino_line_out(vi y[4], const vi m[6]) {
     const vi a = viadd(m[1], m[2]), b = visub(m[1], m[2]), c = viadd(m[3], m[4]), d = visub(m[3], m[4]);
     y[0] = viadd(m[0], viadd(a, c));
     y[1] = viadd(b, vishl(d, 1));
@@ -36,11 +36,11 @@ INLINE void wino_tile_in(const fr_qwino *w, const fr_wino_tile *tile, int16_t *v
                 const __m128i codes = _mm_loadu_si128((const void *)(row[i] + j * w->c + c));
                 d[i] = is_signed ? _mm256_cvtepi8_epi16(codes) : _mm256_cvtepu8_epi16(codes);
             }
-            wino_in(t, d);
+            qwino_line_in(t, d);
             UNROLL for (int i = 0; i < 6; i++) { r[i][j] = t[i]; }
         }
         UNROLL for (int i = 0; i < 6; i++) {
-            wino_in(d, r[i]);
+            qwino_line_in(d, r[i]);
             UNROLL for (int j = 0; j < 6; j++) { _mm256_storeu_si256((void *)(v + (6 * i + j) * step + c), d[j]); }
         }
     }
@@ -56,14 +56,14 @@ INLINE void wino_tile_out(const fr_qwino *w, fr_qconv *out, const rounding *r, c
         UNROLL for (int j = 0; j < 6; j++) {
             vi d[6], t[4];
             UNROLL for (int i = 0; i < 6; i++) { d[i] = LD(m + (6 * i + j) * step + h * VW); }
-            wino_out(t, d);
+            qwino_line_out(t, d);
             UNROLL for (int i = 0; i < 4; i++) { mid[h][i][j] = t[i]; }
         }
     }
     UNROLL for (int i = 0; i < 4; i++) {
         vi s[16 / VW][4];
         UNROLL for (int h = 0; h < 16 / VW; h++) {
-            wino_out(s[h], mid[h][i]);
+            qwino_line_out(s[h], mid[h][i]);
             UNROLL for (int j = 0; j < 4; j++) { s[h][j] = viadd(visra(vimul(s[h][j], ninth), 6), LD(bias + h * VW)); }
         }
         if (i < tile->rows) {
