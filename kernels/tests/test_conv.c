@@ -244,35 +244,32 @@ static pb *winograd_plan(const winograd *t) {
     return b;
 }
 
+static void free_winograd(winograd *t) { free(t->x), free(t->kernel), free(t->u), free(t->bias), free(t->residual); }
+
 static void test_winograd(int64_t index) {
     winograd t = make_winograd();
     const int64_t n = t.n * t.oh * t.ow * t.e;
-    const void *in[] = {t.x, t.residual};
-    float *want = alloc((size_t)n * 4);
-    size_t size;
-    pb *b = winograd_plan(&t);
-    uint8_t *file = pb_finish(b, &size);
-    free(b);
-    check(live(file, size, in, (void *[]){want}, "scalar", 1) == FRUGAL_OK, "winograd runs", "scalar", index, 0);
-    free(file);
+    float *got = alloc((size_t)n * 4);
+    io x = {.fixed = true, .in = {t.x, t.residual}, .out = {got}, .out_bytes = {(size_t)n * 4}};
+    check(run_plan(winograd_plan(&t), &x) == FRUGAL_OK, "runs", "conv_winograd", index, 0);
     double worst = 0; /* products of numbers below 1: 1e-6 for each is about what transforms that multiply by up to 100 cost */
     for (int64_t i = 0; i < n; i++)
-        worst = fmax(worst, fabs((double)want[i] - plain_pixel(&t, i)));
-    check(worst < 1e-6 * (double)(9 * t.c + 9), "winograd is a convolution", "scalar", index, (int64_t)(1e9 * worst));
-    compare(winograd_plan(&t), in, (const void *const[]){want}, (const size_t[]){(size_t)n * 4}, 1, "conv_winograd", index);
-    free(t.x), free(t.kernel), free(t.u), free(t.bias), free(t.residual), free(want);
+        worst = fmax(worst, fabs((double)got[i] - plain_pixel(&t, i)));
+    check(worst < 1e-6 * (double)(9 * t.c + 9), "a convolution", "conv_winograd", index, (int64_t)(1e9 * worst));
+    free_winograd(&t);
+    free(got);
 }
 
 static frugal_status winograd_status(int64_t extra, int64_t top) {
     winograd t = make_winograd();
-    size_t size;
+    const int64_t n = t.n * t.oh * t.ow * t.e;
     t.extra = extra;
     free(t.u), t.u = floats((36 + extra) * ((t.e + 15) / 16) * t.c * 16), t.top = top;
-    pb *b = winograd_plan(&t);
-    uint8_t *file = pb_finish(b, &size);
-    float *y = floats(t.n * t.oh * t.ow * t.e);
-    const frugal_status s = live(file, size, (const void *const[]){t.x, t.residual}, (void *[]){y}, "scalar", 1);
-    free(b), free(file), free(y), free(t.x), free(t.kernel), free(t.u), free(t.bias), free(t.residual);
+    float *y = floats(n);
+    io x = {.fixed = true, .in = {t.x, t.residual}, .out = {y}, .out_bytes = {(size_t)n * 4}};
+    const frugal_status s = run_plan(winograd_plan(&t), &x);
+    free_winograd(&t);
+    free(y);
     return s;
 }
 static void test_refused_winograd(void) {
