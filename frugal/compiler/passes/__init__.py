@@ -45,8 +45,8 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     fuse_epilogues,
     join_qkv,
     fuse_residual_norms,
-    use_winograd,
     read_planes,
+    use_winograd,
     store_halves,
 )
 
