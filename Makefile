@@ -1,6 +1,6 @@
 # make demo   fetch a small model, quantize, compile, measure (a fresh machine needs python3 >= 3.11, a C compiler, cmake)
 # make test   C tests (-Werror, then sanitizers, then other CPUs emulated), a short fuzz run, pytest
-# make bench  C benchmarks, then frugal beside onnxruntime; writes docs/benchmarks.md (BENCH_ARGS='--pairs en.csv fr.csv' adds accuracy)
+# make bench  kernels beside the machine's limits, models beside their peers; writes docs/benchmarks.md; make bench-check: instructions
 # make lint   ruff, mypy, clang-format
 # make clean
 
@@ -18,7 +18,7 @@ C_FILES = $(filter-out %/isa.h,$(wildcard kernels/src/*.[ch] kernels/src/isa/*.[
 BUILD_INPUTS = pyproject.toml CMakeLists.txt kernels/CMakeLists.txt bindings/make_ffi.py \
 	$(wildcard kernels/include/*.h kernels/src/*.[ch] kernels/src/isa/*.[ch])
 
-.PHONY: demo test test-c test-cross test-python test-export bench lint clean tools
+.PHONY: demo test test-c test-cross test-python test-export bench bench-check bench-programs lint clean tools
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -79,12 +79,21 @@ test-export: $(VENV)/.dev
 	  $(VENV)-export/bin/pytest -q tests/quantize -k 'transformers or optimum'; \
 	else echo "skipped: tests against transformers and optimum ($(EXPORT_PACKAGES) cannot be installed here)"; fi
 
-bench: $(VENV)/.dev
+# Peers come from pip, each into an environment of its own below build/.  BENCH_ARGS: --quick, --only kernels,minilm,small,graphs,text,
+# --pairs en.csv fr.csv (accuracy).
+bench: bench-programs
+	$(VENV)/bin/python tests/bench/run.py --work .cache/bench --out docs/benchmarks.md $(BENCH_ARGS)
+
+# Instructions of the hot kernels beside tests/bench/counts.json, which holds for one compiler and AVX2: skipped with another one,
+# and without valgrind.  BENCH_ARGS=--update writes the file anew.
+bench-check: bench-programs
+	$(VENV)/bin/python tests/bench/run.py --work .cache/bench --check tests/bench/counts.json $(BENCH_ARGS)
+
+bench-programs: $(VENV)/.dev
+	@command -v valgrind >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq valgrind; } >/dev/null 2>&1 || true
 	cmake -S kernels -B $(BUILD)/release >/dev/null
 	cmake --build $(BUILD)/release -j $(JOBS)
-	for program in $(patsubst kernels/bench/%.c,$(BUILD)/release/%,$(wildcard kernels/bench/*.c)); do $$program; done
-	$(VENV)/bin/python tests/bench/minilm.py --work .cache/bench --out docs/benchmarks.md $(BENCH_ARGS)
-	$(VENV)/bin/python tests/bench/graphs.py --work .cache/bench --out docs/benchmarks.md
 
 # mypy does not follow the editable install, so it reads an installed wheel.
 lint: $(VENV)/.dev

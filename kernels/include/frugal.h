@@ -127,5 +127,12 @@ int32_t frugal_pool_threads(const frugal_pool *pool);
 int32_t frugal_cpu_count(void);
 int64_t frugal_clock(void); /* CLOCK_MONOTONIC in nanoseconds */
 
+/* What this machine can do at most, measured in some milliseconds (best of several calls): 10^9 operations a second of an
+ * instruction set, a multiply-add counting two; 10^9 bytes read a second from [memory, memory + bytes), 8-aligned, which should
+ * be well beyond the caches and written before; GHz, of one thread.  pool: all of its threads together, in wall time; NULL: this
+ * thread, in CPU time.  0 where this is not known. */
+enum frugal_peak { FRUGAL_PEAK_INT8, FRUGAL_PEAK_F32, FRUGAL_PEAK_READ, FRUGAL_PEAK_CLOCK };
+double frugal_measure(const frugal_isa *isa, frugal_pool *pool, int32_t what, const void *memory, size_t bytes);
+
 const char *frugal_status_text(frugal_status status);
 #endif

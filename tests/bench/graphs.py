@@ -1,55 +1,32 @@
-"""Real graphs, ours beside onnxruntime: same file and input, one thread, interleaved in one run; a section of docs/benchmarks.md.
+"""Real graphs, ours beside onnxruntime: the same file and real input, one thread; and what a new input length costs.
 
-    python tests/bench/graphs.py --work .cache/bench --out docs/benchmarks.md [--seconds 4] [--only silero]
-
-Both engines run in one process and take turns call by call; the ratio is taken pair by pair, median and 10-90 % range reported,
-and so is the largest difference of the outputs.  Memory is the peak of a process of its own that imports one engine, opens
-the model (ours as .frugal) and runs it once.  The cost of a new input length is measured on MiniLM int8.
+The largest difference of the outputs is reported, and the peak memory of a process that holds one engine and one model (ours as a
+plan) and has run it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import subprocess
 import sys
 import time
 import wave
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+import minilm
 import numpy as np
+import stats
+from driver import Feeds, Field, clock_of, save_feeds, start
+
+import frugal
+from models import Unavailable, fetch
+from photographs import photograph
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
-
-Feeds = dict[str, np.ndarray]
-TITLE = "## Real graphs, one thread"
-
-PEAK = """
-import sys
-import numpy as np
-engine, path, feeds = sys.argv[1:4]
-if engine == "onnxruntime":
-    import onnxruntime as rt
-else:
-    import frugal as rt
-options = rt.SessionOptions()
-options.intra_op_num_threads = 1
-session = rt.InferenceSession(path, options)
-session.run(None, dict(np.load(feeds)))
-print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
-"""
 
 
 def speech(rate: int, samples: int) -> np.ndarray:
     """float32 [1, samples] of a French voice, stretched to a sampling rate."""
-    from models import fetch
-
     with wave.open(str(fetch("french-speech") / "demo-instruct.wav")) as file:
         voice = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
     at = np.arange(samples) * 8000 / rate + 8000
@@ -58,8 +35,6 @@ def speech(rate: int, samples: int) -> np.ndarray:
 
 def picture(height: int, width: int) -> np.ndarray:
     """float32 [1, 3, height, width] in [-1, 1]: a page of text, repeated."""
-    from photographs import photograph
-
     page = photograph("page")
     page = np.tile(page, (-(-height // page.shape[0]), -(-width // page.shape[1]), 1))[:height, :width]
     return np.ascontiguousarray((page.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None])
@@ -96,57 +71,6 @@ CASES: dict[str, tuple[str, str, Callable[[], Feeds]]] = {  # name: package of t
 }
 
 
-def one_thread(module: Any) -> Any:
-    options = module.SessionOptions()
-    options.intra_op_num_threads = 1
-    return options
-
-
-def measure(path: Path, feeds: Feeds, seconds: float) -> dict[str, Any]:
-    """Milliseconds of both, turn by turn, and how far their outputs are apart relative to the largest value."""
-    import onnxruntime
-
-    import frugal
-
-    theirs = onnxruntime.InferenceSession(str(path), one_thread(onnxruntime), providers=["CPUExecutionProvider"])
-    ours = frugal.InferenceSession(path, one_thread(frugal))
-    feeds = {i.name: feeds[i.name] for i in theirs.get_inputs()}
-    pairs = zip(ours.run(None, feeds), theirs.run(None, feeds), strict=True)
-    apart = max(float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), 1e-9)) for a, b in pairs if b.size)
-    times: list[tuple[float, float]] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 11:
-        start = time.perf_counter()
-        ours.run(None, feeds)
-        middle = time.perf_counter()
-        theirs.run(None, feeds)
-        times.append((middle - start, time.perf_counter() - middle))
-    table = np.array(times[1:]) * 1000
-    ratios = table[:, 1] / table[:, 0]
-    return {
-        "frugal_ms": float(np.median(table[:, 0])),
-        "onnxruntime_ms": float(np.median(table[:, 1])),
-        "ratio": [float(np.percentile(ratios, p)) for p in (50, 10, 90)],
-        "calls": len(ratios),
-        "difference": apart,
-    }
-
-
-def peak_rss(engine: str, path: Path, feeds: Path) -> int:
-    """Peak resident bytes of a process that runs the model once."""
-    arguments = [sys.executable, "-c", PEAK, engine, str(path), str(feeds)]
-    return int(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout) * 1024
-
-
-def memory(path: Path, feeds: Feeds, work: Path) -> dict[str, int]:
-    import frugal
-
-    plan, file = work / f"{path.stem}.frugal", work / f"{path.stem}.npz"
-    frugal.compile(path).save(plan)
-    np.savez(file, **feeds)
-    return {engine: peak_rss(engine, plan if engine == "frugal" else path, file) for engine in ("frugal", "onnxruntime")}
-
-
 def input_names(path: Path) -> list[str]:
     import onnx
 
@@ -154,13 +78,38 @@ def input_names(path: Path) -> list[str]:
     return [i.name for i in graph.input if i.name not in {t.name for t in graph.initializer}]
 
 
+def apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """The largest difference, relative to the largest value of its output."""
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if b.size]
+    return max(float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), 1e-9)) for a, b in pairs)
+
+
+def race(path: Path, feeds: Feeds, work: Path, rounds: int) -> dict[str, Any]:
+    """One graph."""
+    plan = work / f"{path.stem}.frugal"
+    frugal.compile(path).save(plan)
+    saved = save_feeds(work / f"{path.stem}.npz", feeds)
+    with Field() as field:
+        field.add("frugal", start, "frugal", plan, saved)
+        if frugal.isa().startswith("avx512"):
+            field.add("frugal, FRUGAL_ISA=avx2", start, "frugal", plan, saved, 1, "avx2")
+        field.add("onnxruntime", start, "onnxruntime", path, saved)
+        times = field.race(rounds, clock_of(1))
+        rss = {n: w.peak_rss() for n, w in field.workers.items()}
+        outputs = {n: w.outputs(work / "out.npz") for n, w in field.workers.items()}
+        skipped = dict(field.skipped)
+    row: dict[str, Any] = {"ms": {n: stats.spread([1e3 * v for v in t]) for n, t in times.items()}, "skipped": skipped}
+    row |= {"peak_rss": rss, "compare": stats.compare(times, [n for n in times if n == "onnxruntime"])}
+    if "onnxruntime" in outputs:
+        row["difference"] = apart(outputs["frugal"], outputs["onnxruntime"])
+    return row
+
+
 def new_length(work: Path) -> dict[str, float]:
     """Microseconds that a first run of a length takes beyond the second, MiniLM int8, lengths 8 and 9 in turn."""
-    from minilm import prepare
-
-    import frugal
-
-    session = frugal.InferenceSession(prepare(work)["int8.frugal"], one_thread(frugal))
+    options = frugal.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = frugal.InferenceSession(minilm.prepare(work)["int8.frugal"], options)
     names = [i.name for i in session.get_inputs()]
 
     def timed(length: int) -> float:
@@ -178,81 +127,18 @@ def new_length(work: Path) -> dict[str, float]:
     return {"extra_us": float(np.median(extra)), "run_us": float(np.median(second))}
 
 
-def section(report: dict[str, Any]) -> str:
-    lines = [
-        TITLE,
-        "",
-        f"Measured {report['date']} with `make bench` on {report['cpu']}, {report['cpus']} CPUs, ISA {report['isa']}; "
-        f"frugal {report['frugal']}, onnxruntime {report['onnxruntime']}. The same file and real input for both, taking turns "
-        "call by call; the ratio is onnxruntime's time over ours, pair by pair, median (10-90 %): above 1 ours wins. "
-        "Difference: the largest, relative to the largest output.",
-        "",
-        "| graph | frugal ms | onnxruntime ms | ratio | difference | peak RSS, MiB | onnxruntime's |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in report["graphs"].items():
-        middle, low, high = row["ratio"]
-        ours, theirs = (row["peak_rss"][e] / 2**20 for e in ("frugal", "onnxruntime"))
-        lines.append(
-            f"| {name} | {row['frugal_ms']:.3f} | {row['onnxruntime_ms']:.3f} | {middle:.2f} ({low:.2f}-{high:.2f}) "
-            f"| {row['difference']:.1e} | {ours:.0f} | {theirs:.0f} |"
-        )
-    if "new_length" in report:
-        extra, run = (report["new_length"][k] for k in ("extra_us", "run_us"))
-        lines += [
-            "",
-            f"A new input length costs MiniLM int8 {extra:.0f} us more than a known one (9 tokens: {run:.0f} us).",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def write(report: dict[str, Any], out: Path) -> None:
-    """Put the section into the page, in the place of the one before."""
-    page = out.read_text(encoding="utf-8") if out.exists() else "# Benchmarks\n"
-    before, _, rest = page.partition(TITLE)
-    _, found, behind = rest.partition("\n## ")
-    out.write_text(before.rstrip() + "\n\n" + section(report) + ("\n## " + behind if found else ""), encoding="utf-8")
-    out.with_name("benchmarks-graphs.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    import onnxruntime
-    from minilm import cpu_model
-
-    import frugal
-    from models import fetch
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of turns for each graph")
-    parser.add_argument("--only", default="", help="graphs whose name has this in it")
-    args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "cpu": cpu_model(),
-        "cpus": os.cpu_count(),
-        "isa": frugal.isa(),
-        "python": platform.python_version(),
-        "frugal": frugal.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "graphs": {},
-    }
+def measure(work: Path, rounds: int) -> dict[str, Any]:
+    """Graph -> milliseconds of both, ratios, difference, memory; graphs that cannot be had are left out with the reason."""
+    report: dict[str, Any] = {"graphs": {}, "skipped": {}}
     for name, (package, file, make) in CASES.items():
-        if args.only.lower() not in name.lower():
+        try:
+            path = next(fetch(package).rglob(file))
+            feeds = {n: v for n, v in make().items() if n in input_names(path)}
+        except Unavailable as e:
+            report["skipped"][name] = str(e)
             continue
-        path = next(fetch(package).rglob(file))
-        feeds = {n: v for n, v in make().items() if n in input_names(path)}
-        row = measure(path, feeds, args.seconds) | {"peak_rss": memory(path, feeds, args.work)}
-        report["graphs"][name] = row
-        print(f"{name}: {row['ratio'][0]:.2f} x onnxruntime, {row['difference']:.1e} apart", file=sys.stderr, flush=True)
-    if not args.only:
-        report["new_length"] = new_length(args.work)
-    print(section(report))
-    if args.out:
-        write(report, args.out)
-
-
-if __name__ == "__main__":
-    main()
+        row = report["graphs"][name] = race(path, feeds, work, rounds)
+        ratio = row["compare"]["frugal"].get("ratio", (0.0,))[0]
+        print(f"{name}: {ratio:.2f} x onnxruntime, {row.get('difference', 0):.1e} apart", file=sys.stderr, flush=True)
+    report["new_length"] = new_length(work)
+    return report

@@ -1,34 +1,29 @@
-"""all-MiniLM-L6-v2: ours beside onnxruntime, on the same weights, interleaved in one run; writes docs/benchmarks.md and JSON.
+"""all-MiniLM-L6-v2: ours beside onnxruntime and OpenVINO, on the same weights: milliseconds a batch, cold start, accuracy.
 
-    python tests/bench/minilm.py --work .cache/bench --out docs/benchmarks.md [--rounds 11] [--pairs en.csv fr.csv]
-
-Every round runs every engine once on the same feeds, so that what else the machine does hits all alike; ratios are taken round by
-round and their median and 10-90 % range reported.  onnxruntime's int8 is made from the same float file in six forms (rivals.py);
-the peer of a round is the fastest of them in that round, so that a ratio above 1 says that ours won against its best.
+onnxruntime's int8 is made from the same float file in six forms (rivals.py); the peer of a round is the fastest of them in that
+round, so that a ratio above 1 says that ours won against its best.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rivals
+import stats
+from driver import Feeds, Field, clock_of, save_feeds, start
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/models.py
+import frugal
+from models import fetch
 
 MODEL = "all-MiniLM-L6-v2"
-Feeds = dict[str, np.ndarray]
 SHAPES = {"16 tokens, batch 1": (1, 16), "128 tokens, batch 1": (1, 128), "128 tokens, batch 8": (8, 128)}
 
 COLD = """
@@ -64,23 +59,9 @@ finish()
 """
 
 
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model", "CPU part"))]
-    return names[0] if names else platform.processor()
-
-
 def prepare(work: Path) -> dict[str, Path]:
     """Export and quantize once; the paths by name."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    import rivals
     from frugal.quantize import export, quantize
-
-    import frugal
-    from models import fetch
 
     work.mkdir(parents=True, exist_ok=True)
     paths = {n: work / f"{n}.onnx" for n in ("float", "int8", "int4")}
@@ -97,10 +78,23 @@ def prepare(work: Path) -> dict[str, Path]:
     return paths
 
 
-def sessions(paths: dict[str, Path], threads: int) -> dict[str, Callable[[Feeds], Any]]:
-    import onnxruntime
+def enter(field: Field, paths: dict[str, Path], saved: Path, threads: int) -> None:
+    """Start every engine: ours float, int8, int4 (also held to AVX2 where the CPU has more), onnxruntime float,
+    int4 and int8 in six forms, OpenVINO float."""
+    wanted = ["last_hidden_state"]
+    for isa in ["", "avx2"] if frugal.isa().startswith("avx512") else [""]:
+        for name in ("float", "int8", "int4"):
+            label = f"frugal {name}" + (f", FRUGAL_ISA={isa}" if isa else "")
+            field.add(label, start, "frugal", paths[f"{name}.frugal"], saved, threads, isa, outputs=wanted)
+    peers = {"onnxruntime fp32": paths["float"], "onnxruntime int4": paths["int4"]}
+    for name, path in (peers | {n: p for n, p in paths.items() if n.startswith("onnxruntime int8")}).items():
+        field.add(name, start, "onnxruntime", path, saved, threads, outputs=wanted)
+    field.add("openvino fp32", start, "openvino", paths["onnxruntime float, spelled out"], saved, threads)
 
-    import frugal
+
+def sessions(paths: dict[str, Path], threads: int) -> dict[str, Callable[[Feeds], Any]]:
+    """Ours and onnxruntime's in this process, for accuracy alone."""
+    import onnxruntime
 
     made: dict[str, Callable[[Feeds], Any]] = {}
     for name in ("float", "int8", "int4"):
@@ -108,7 +102,7 @@ def sessions(paths: dict[str, Path], threads: int) -> dict[str, Callable[[Feeds]
         options.intra_op_num_threads = threads
         session = frugal.InferenceSession(paths[f"{name}.frugal"], options)
         made[f"frugal {name}"] = lambda feeds, s=session: s.run(["last_hidden_state"], feeds)
-    peers = {"onnxruntime fp32": paths["float"]} | {n: p for n, p in paths.items() if n.startswith("onnxruntime")}
+    peers = {"onnxruntime fp32": paths["float"]} | {n: p for n, p in paths.items() if n.startswith("onnxruntime int8")}
     for name, path in peers.items():
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads, settings.log_severity_level = threads, 3
@@ -120,32 +114,6 @@ def sessions(paths: dict[str, Path], threads: int) -> dict[str, Callable[[Feeds]
 def feeds_of(batch: int, length: int) -> Feeds:
     ids = np.random.default_rng(batch * length).integers(1000, 30000, (batch, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-
-
-def time_all(engines: dict[str, Callable[[Feeds], Any]], feeds: Feeds, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each engine in each round."""
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    repeat = {}
-    for name, run in engines.items():
-        start = time.perf_counter()
-        run(feeds)
-        repeat[name] = max(1, int(0.03 / max(time.perf_counter() - start, 1e-6)))
-        run(feeds)
-    for _ in range(rounds):
-        for name, run in engines.items():
-            time.sleep(0.05)  # the engine before may keep its threads spinning for a while
-            run(feeds)
-            start = time.perf_counter()
-            for _ in range(repeat[name]):
-                run(feeds)
-            times[name].append((time.perf_counter() - start) / repeat[name] * 1e3)
-    return times
-
-
-def spread(values: list[float]) -> tuple[float, float, float]:
-    """(median, 10th, 90th percentile)."""
-    low, high = np.percentile(values, [10, 90])
-    return statistics.median(values), float(low), float(high)
 
 
 def cold_start(paths: dict[str, Path], rounds: int) -> dict[str, Any]:
@@ -166,9 +134,9 @@ def cold_start(paths: dict[str, Path], rounds: int) -> dict[str, Any]:
             seconds[name].append(float(took))
             peak[name] = int(rss)
     peer = seconds["onnxruntime int8"]
-    ratios = {n: spread([a / b for a, b in zip(peer, v, strict=True)]) for n, v in seconds.items()}
+    ratios = {n: stats.spread([a / b for a, b in zip(peer, v, strict=True)]) for n, v in seconds.items()}
     return {
-        "seconds": {n: spread(v) for n, v in seconds.items()},
+        "seconds": {n: stats.spread(v) for n, v in seconds.items()},
         "peak_rss_bytes": peak,
         "file_bytes": {n: Path(p).stat().st_size for n, (_, p) in runs.items()},
         "ratio": ratios,
@@ -198,8 +166,6 @@ def accuracy(paths: dict[str, Path], files: list[str], every: int) -> dict[str, 
     """Spearman on the sentence pairs of CSV files (sentence1, sentence2, score), and cosine to fp32, of every engine."""
     from tokenizers import Tokenizer
 
-    from models import fetch
-
     tokenizer = Tokenizer.from_file(str(fetch(MODEL) / "tokenizer.json"))
     tokenizer.no_padding()
     engines, result = sessions(paths, os.cpu_count() or 1), dict[str, Any]()
@@ -223,109 +189,23 @@ def accuracy(paths: dict[str, Path], files: list[str], every: int) -> dict[str, 
     return result
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    import onnxruntime
-
-    import frugal
-
-    paths = prepare(Path(arguments.work))
-    report: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "cpu": cpu_model(),
-        "isa": frugal.isa(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {
-            "frugal": frugal.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "rounds": arguments.rounds,
-        "command": "make bench",
-        "speed": {},
-    }
+def measure(work: Path, rounds: int) -> dict[str, Any]:
+    """Work -> milliseconds of every engine and its ratio to the fastest int8 of onnxruntime; cold start."""
+    paths = prepare(work)
+    report: dict[str, Any] = {"speed": {}}
     for threads in (1, 2):
-        engines = sessions(paths, threads)
         for label, shape in SHAPES.items():
-            times = time_all(engines, feeds_of(*shape), arguments.rounds)
-            peers = [times[n] for n in times if n.startswith("onnxruntime int8")]
-            best = [min(of_round) for of_round in zip(*peers, strict=True)]
-            ratios = {n: spread([p / t for p, t in zip(best, times[n], strict=True)]) for n in times}
-            least = {n: min(min(p) for p in peers) / min(t) for n, t in times.items()}
-            entry = {"ms": {n: spread(t) for n, t in times.items()}, "ratio": ratios, "ratio_of_best_rounds": least}
-            report["speed"][f"{label}, {threads} thread{'s' * (threads > 1)}"] = entry
-            print(
-                f"{label}, {threads} thread(s): " + ", ".join(f"{n} {spread(t)[0]:.2f} ms" for n, t in times.items()),
-                file=sys.stderr,
-            )
-    report["cold_start"] = cold_start(paths, arguments.rounds)
-    if arguments.pairs:
-        report["accuracy"] = accuracy(paths, arguments.pairs, arguments.every)
+            with Field() as field:
+                enter(field, paths, save_feeds(work / "minilm.npz", feeds_of(*shape)), threads)
+                times = field.race(rounds, clock_of(threads))
+                skipped = dict(field.skipped)
+            peers = [n for n in times if n.startswith("onnxruntime int8")]
+            entry = {"ms": {n: stats.spread([1e3 * v for v in t]) for n, t in times.items()}, "skipped": skipped}
+            report["speed"][f"{label}, {threads} thread{'s' * (threads > 1)}"] = entry | {
+                "int8": stats.compare(times, peers),
+                "int4": stats.compare(times, [n for n in times if n == "onnxruntime int4"]),
+            }
+            said = ", ".join(f"{n} {v[0]:.2f}" for n, v in entry["ms"].items())
+            print(f"MiniLM {label}, {threads} thread(s), ms: {said}", file=sys.stderr, flush=True)
+    report["cold_start"] = cold_start(paths, rounds)
     return report
-
-
-def _range(values: tuple[float, float, float]) -> str:
-    return f"{values[0]:.2f} ({values[1]:.2f}-{values[2]:.2f})"
-
-
-def markdown(report: dict[str, Any]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Measured {report['date']} with `{report['command']}` on {report['cpu']}, {report['cpus']} CPUs, ISA {report['isa']}; "
-        + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
-        + f"; {report['rounds']} interleaved rounds, median (10-90 %). The machine is shared: compare ratios, not times.",
-        "",
-        "## all-MiniLM-L6-v2, milliseconds a batch",
-        "",
-        "The ratio is the fastest onnxruntime int8 of each round (per channel; as exported, spelled out, or QAttention;",
-        "full or reduced range) over the row's time in that round: above 1 ours wins. Last column: best rounds.",
-        "",
-        "| work | engine | ms | × onnxruntime int8 | best rounds |",
-        "|---|---|---|---|---|",
-    ]
-    for work, entry in report["speed"].items():
-        for name, (median, low, high) in entry["ms"].items():
-            ratio = entry["ratio"][name]
-            took = f"{median:.2f} ({low:.2f}-{high:.2f})"
-            lines.append(f"| {work} | {name} | {took} | {_range(ratio)} | {entry['ratio_of_best_rounds'][name]:.2f} |")
-    cold = report["cold_start"]
-    lines += [
-        "",
-        "## Cold start: process start to first output, token ids given, warm page cache, 1 thread",
-        "",
-        "`run_buffers` takes lists and returns memoryviews, so that numpy is not imported; the other rows give numpy arrays.",
-        "",
-        "| engine | seconds | × onnxruntime int8 | file, MiB | peak RSS, MiB | peak RSS - file, MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, (median, low, high) in cold["seconds"].items():
-        size, rss = cold["file_bytes"][name] / 2**20, cold["peak_rss_bytes"][name] / 2**20
-        took = f"{median:.3f} ({low:.3f}-{high:.3f}) | {_range(cold['ratio'][name])}"
-        lines.append(f"| {name} | {took} | {size:.1f} | {rss:.1f} | {rss - size:.1f} |")
-    for name, rows in report.get("accuracy", {}).items():
-        lines += ["", f"## Accuracy, {name} ({next(iter(rows.values()))['pairs']} sentence pairs)", ""]
-        lines += ["| engine | Spearman × 100 | mean cosine to fp32 | worst cosine |", "|---|---|---|---|"]
-        for engine, r in rows.items():
-            lines.append(f"| {engine} | {r['spearman']:.2f} | {r['cosine_mean']:.5f} | {r['cosine_min']:.4f} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", default=".cache/bench", help="folder for the models")
-    parser.add_argument("--out", help="Markdown file to write; JSON goes beside it")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--pairs", nargs="*", default=[], help="CSV files of sentence1, sentence2, score")
-    parser.add_argument("--every", type=int, default=1, help="take every n-th pair")
-    arguments = parser.parse_args()
-    report = measure(arguments)
-    text = markdown(report)
-    print(text)
-    if arguments.out:
-        Path(arguments.out).write_text(text, encoding="utf-8")
-        Path(arguments.out).with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

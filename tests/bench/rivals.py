@@ -142,7 +142,11 @@ def make(source: Path, work: Path) -> dict[str, Path]:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)  # the quantizer recommends a pre-processing that these graphs do not need
-    made = {}
+    made = {"float, spelled out": work / "ort-float-spelled-out.onnx"}  # for engines that lack ONNX's Attention
+    if not made["float, spelled out"].exists():
+        graph = Graph(source)
+        graph.rewrite(spelled_out)
+        graph.save(made["float, spelled out"], FORMS["spelled out"][1])
     for form, (rule, opset) in FORMS.items():
         for label, reduced in (("int8", False), ("int8 reduced range", True)):
             name = f"{label}, {form}" if form else label
