@@ -82,12 +82,12 @@ test-export: $(VENV)/.dev
 # Peers come from pip, each into an environment of its own below build/.  BENCH_ARGS: --quick, --only kernels,minilm,small,graphs,text,
 # --pairs en.csv fr.csv (accuracy).
 bench: bench-programs
-	$(VENV)/bin/python tests/bench/run.py --work .cache/bench --out docs/benchmarks.md $(BENCH_ARGS)
+	BENCH_BUILD=$(abspath $(BUILD))/release $(VENV)/bin/python tests/bench/run.py --work .cache/bench --out docs/benchmarks.md $(BENCH_ARGS)
 
 # Instructions of the hot kernels beside tests/bench/counts.json, which holds for one compiler and AVX2: skipped with another one,
 # and without valgrind.  BENCH_ARGS=--update writes the file anew.
 bench-check: bench-programs
-	$(VENV)/bin/python tests/bench/run.py --work .cache/bench --check tests/bench/counts.json $(BENCH_ARGS)
+	BENCH_BUILD=$(abspath $(BUILD))/release $(VENV)/bin/python tests/bench/run.py --work .cache/bench --check tests/bench/counts.json $(BENCH_ARGS)
 
 bench-programs: $(VENV)/.dev
 	@command -v valgrind >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
