@@ -94,7 +94,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         report[name] = measure_part(name, args, report)
         report["measured"][name] = {k: about[k] for k in ("date", "cpu", "isa")}
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        if args.out:
+            write(report, args.out)
     return report
+
+
+def write(report: dict[str, Any], out: Path) -> None:
+    """The page and its JSON; after every part, so that what was measured is not lost."""
+    out.write_text(page.markdown(report), encoding="utf-8")
+    out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def check(args: argparse.Namespace) -> int:
@@ -126,12 +134,8 @@ def main() -> None:
     if args.check:
         sys.exit(check(args))
     report = measure(args)
-    page_text = page.markdown(report)
-    if args.out:
-        args.out.write_text(page_text, encoding="utf-8")
-        args.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    else:
-        print(page_text)
+    if not args.out:
+        print(page.markdown(report))
 
 
 if __name__ == "__main__":
