@@ -108,6 +108,13 @@ def test_targets_find_their_rows(bench: Any) -> None:
     assert found[1:] == ("1 thread", 1.3, "yes")
 
 
+def test_cycles_count_where_memory_is_fast(bench: Any) -> None:
+    row = {"work": "w", "weights": "int4", "rows": 1, "threads": 1, "isa": "x", "cycles_a_block": (10, 9, 11)}
+    find = bench("targets").kernel("int4", (1,), "cycles_a_block")
+    assert list(find({"kernels": [row | {"read_gbps": (24, 23, 25)}]})) == []
+    assert list(find({"kernels": [row | {"read_gbps": (26, 25, 27)}]})) == [("x, 1 row, 1 thread", 10)]
+
+
 def test_tables_keep_their_columns(bench: Any) -> None:
     page = bench("page")
     assert page.table(["a", "b"], [["x|y", "two\nlines"]]) == ["| a | b |", "|---|---|", "| x\\|y | two lines |", ""]

@@ -45,6 +45,14 @@ def measured(about: dict[str, Any]) -> str:
     return f"Measured {about['date']} with `{about['command']}`, {about['rounds']} rounds."
 
 
+def busy(about: dict[str, Any]) -> list[str]:
+    """A warning, where there was more to do than CPUs."""
+    if about["load"] <= about["cpus"]:
+        return []
+    text = f"**Other work kept the machine busy (load {about['load']:.0f} on {about['cpus']} CPUs): rows of two threads say little.** "
+    return [text + "Rows of one thread count CPU time, and share the caches and the memory with that work.", ""]
+
+
 def head(report: Report) -> list[str]:
     about = report["about"]
     versions = ", ".join(f"{n} {v}" for n, v in about["peers"].items())
@@ -54,6 +62,7 @@ def head(report: Report) -> list[str]:
         f"Measured {about['date']} with `{about['command']}` on {about['cpu']}, {about['cpus']} CPUs, ISA {about['isa']}; "
         f"frugal {about['frugal']}, Python {about['python']}, {versions}, from pip.",
         "",
+        *busy(about),
         "Engines run in processes of their own and take turns, round by round; who does not run is stopped, spinning threads "
         f"included. {about['rounds']} rounds; a time is the median of the rounds (10-90 %), with one thread the CPU time of the "
         "process, with two wall time. Ratios are the peers' time, the fastest of them in each round, over the row's: above 1 the "

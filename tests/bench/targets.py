@@ -34,6 +34,8 @@ def kernel(weights: str, rows: tuple[int, ...], key: str, threads: tuple[int, ..
         for row in report.get("kernels", []):
             if row["weights"] != weights or row["rows"] not in rows or row["threads"] not in threads or work not in row["work"]:
                 continue
+            if key == "cycles_a_block" and row["read_gbps"][0] <= 25:
+                continue  # where memory is slower than that, the share of its bandwidth says it
             if key in row:
                 value = row[key][0] if isinstance(row[key], list | tuple) else row[key]
                 counts = ", ".join(f"{row[k]} {k[:-1]}{'s' * (row[k] > 1)}" for k in ("rows", "threads"))
