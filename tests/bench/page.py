@@ -49,7 +49,8 @@ def busy(about: dict[str, Any]) -> list[str]:
     """A warning, where there was more to do than CPUs."""
     if about["load"] <= about["cpus"]:
         return []
-    text = f"**Other work kept the machine busy (load {about['load']:.0f} on {about['cpus']} CPUs): rows of two threads say little.** "
+    text = f"**Other work kept the machine busy (load {about['load']:.0f} on {about['cpus']} CPUs): "
+    text += "rows of two threads say little.** "
     return [text + "Rows of one thread count CPU time, and share the caches and the memory with that work.", ""]
 
 
