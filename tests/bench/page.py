@@ -34,15 +34,12 @@ def ratio(result: dict[str, Any]) -> list[str]:
     return [between(result["ratio"]), f"{result['of_medians']:.2f}", f"{result['of_best']:.2f}"]
 
 
+CONDITIONS = ("date", "cpu", "isa", "rounds", "load", "command")  # of a part
 RATIOS = ("median of rounds' ratios", "ratio of medians", "best rounds")
 
 
 def left_out(skipped: dict[str, str]) -> list[str]:
     return [f"Left out: {'; '.join(f'{n} ({why})' for n, why in sorted(skipped.items()))}.", ""] if skipped else []
-
-
-def measured(about: dict[str, Any]) -> str:
-    return f"Measured {about['date']} with `{about['command']}`, {about['rounds']} rounds."
 
 
 def busy(about: dict[str, Any]) -> list[str]:
@@ -277,7 +274,10 @@ def markdown(report: Report) -> str:
         if report.get(name):
             part = section(report)
             own = report.get("measured", {}).get(name)
-            if own and any(own[k] != report["about"][k] for k in ("date", "cpu", "isa")):
-                part[1:1] = ["", f"Measured {own['date']} on {own['cpu']}, ISA {own['isa']}."]
+            if own and "note" in own:
+                part[1:1] = ["", own["note"]]
+            elif own and any(own[k] != report["about"].get(k) for k in own):
+                said = f"Measured {own['date']} on {own['cpu']}, ISA {own['isa']}, {own['rounds']} rounds, load {own['load']:.1f}"
+                part[1:1] = ["", f"{said}, with `{own['command']}`."]
             lines += part
     return "\n".join(lines).rstrip() + "\n"

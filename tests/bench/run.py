@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             continue
         start = time.monotonic()
         report[name] = measure_part(name, args, report)
-        report["measured"][name] = {k: about[k] for k in ("date", "cpu", "isa")}
+        report["measured"][name] = {k: about[k] for k in page.CONDITIONS}
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         if args.out:
             write(report, args.out)
