@@ -98,7 +98,6 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 }
 OP void vprefetchw(const float *p) { __builtin_prefetch(p, 1, 3); }
 OP void vprefetch(const float *p) { __builtin_prefetch(p, 0, 3); }
-OP vf vhalf(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 OP void vput16(int16_t *p, const vf v[4]) {
     for (int i = 0; i < 4; i++) {
         vst1_s16(p + 4 * i, vmovn_s32(vcvtnq_s32_f32(v[i])));

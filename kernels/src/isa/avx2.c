@@ -98,7 +98,6 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 /* Brings a line that will be written (x86-64 CPUs with AVX2 all have prefetchw). */
 OP void vprefetchw(const float *p) { __asm__ volatile("prefetchw %0" : : "m"(*p)); }
 OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-OP vf vhalf(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
 OP void vput16(int16_t *p, const vf v[2]) {
     const vi a = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
     _mm256_storeu_si256((void *)p, _mm256_permute4x64_epi64(a, 0xd8));
@@ -1223,6 +1222,7 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
     }
 }
 
+#ifndef FR_AVXVNNI
 /* Winograd: 16 channels of up to 4 pixels side by side. */
 #define vimul _mm256_mullo_epi32
 INLINE void wino_put(const fr_qconv *q, const rounding *r, vi s[2][4], int64_t p, int32_t n) {
@@ -1243,8 +1243,8 @@ INLINE void wino_mul(int32_t *m, int64_t step, const int16_t *v, int64_t c, cons
         const vi w0 = LD(u), w1 = LD(u + 16);
         UNROLL for (int i = 0; i < N; i++) {
             const vi x = bc4(v + i * c + k);
-            MAC(s0[i], w0, x);
-            MAC(s1[i], w1, x);
+            ADD_DOTS(s0[i], w0, x);
+            ADD_DOTS(s1[i], w1, x);
         }
     }
     UNROLL for (int i = 0; i < N; i++) {
@@ -1271,7 +1271,6 @@ static int64_t wino_panels(const fr_qwino *w, const int16_t *v, int32_t *m, int6
 }
 #include "x86_winograd.h"
 
-#ifndef FR_AVXVNNI
 static const frugal_isa table = {.name = "avx2",
                                  .scratch_bytes = scratch_bytes,
                                  .chunk = 96,

@@ -85,7 +85,6 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 /* Brings a line that will be written (x86-64 CPUs with AVX2 all have prefetchw). */
 OP void vprefetchw(const float *p) { __asm__ volatile("prefetchw %0" : : "m"(*p)); }
 OP void vprefetch(const float *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-OP vf vhalf(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 OP void vput16(int16_t *p, const vf v[1]) { _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v[0]))); }
 /* 16 x 16 lanes of 32 bits: pairs, quads, then quarters of the vectors. */
 OP void turn16(vi r[16]) {
@@ -1204,7 +1203,6 @@ static int64_t wino_panels(const fr_qwino *w, const int16_t *v, int32_t *m, int6
     return many;
 }
 #include "x86_winograd.h"
-
 
 static const frugal_isa table = {.name = "avx512vnni",
                                  .scratch_bytes = scratch_bytes,

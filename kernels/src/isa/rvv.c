@@ -162,13 +162,6 @@ OP int32_t quantize32(int8_t *q, const float *x, float inv, const int limit) {
 OP void vprefetchw(const float *p) { __builtin_prefetch(p, 1, 3); }
 OP void vprefetch(const float *p) { __builtin_prefetch(p, 0, 3); }
 #include "simd.h"
-OP vf vhalf(const uint16_t *p) {
-    float t[16];
-    for (int i = 0; i < 16; i++) {
-        t[i] = fr_half_to_float(p[i]);
-    }
-    return vld(t);
-}
 OP void vput16(int16_t *p, const vf v[1]) { *(vh_at *)p = __builtin_convertvector(to_int(v[0]), vh); }
 OP void vturn(vf r[16]) {
     float t[16][16];
