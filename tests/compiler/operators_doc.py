@@ -132,7 +132,7 @@ def text() -> str:
     kinds = "".join(
         f"| {kind} | {n.total()} | {n['passed']} | {n['refused']} | {n['failed']} |\n" for kind, n in sorted(total.items())
     )
-    isas = "AVX2, AVX-512 VNNI, NEON, Arm dot product, i8mm"
+    isas = "AVX2, AVX-VNNI, AVX-512 VNNI, NEON, Arm dot product, i8mm, RISC-V vectors"
     head = HEAD.format(first=OPSETS.start, last=OPSETS.stop - 1, version=onnx.__version__, kinds=kinds, isas=isas)
     kernels = with_kernels()
     return head + "".join(row(d, n, single[d, n], OPSETS.stop - 1, kernels) for d, n in handlers())
