@@ -42,17 +42,18 @@ cross() { # FOLDER PROCESSOR COMPILER CMAKE-ARGUMENT..
   make_tests "$folder" -DCMAKE_SYSTEM_NAME=Linux "-DCMAKE_SYSTEM_PROCESSOR=$processor" "-DCMAKE_C_COMPILER=$cc" \
     -DCMAKE_EXE_LINKER_FLAGS=-static "$@"
 }
-# run TITLE FOLDER COMMAND..: every program, the long ones in their quick form
+# run TITLE FOLDER COMMAND..: every program, the long ones in their quick form, JOBS at a time
 run() {
   title=$1 folder=$build/$2
   shift 2
   echo "$title:"
-  for program in $programs; do
-    quick=quick # of these two the argument is a folder
-    [ "$program" = test_session ] || [ "$program" = test_control ] && quick=
-    "$@" "$folder/$program" $quick >"$folder/out" 2>&1 || { tail -20 "$folder/out"; echo "$program failed on $title"; exit 1; }
-    echo "  $program: $(grep -E '^[0-9]+ passed' "$folder/out"), $(sed -n 's/^\([a-z0-9]*\): [0-9]* checks$/\1/p' "$folder/out" | tr '\n' ' ')"
-  done
+  # shellcheck disable=SC2086
+  printf '%s\n' $programs | TITLE=$title FOLDER=$folder COMMAND="$*" xargs -P "$jobs" -n 1 sh -c '
+    quick=quick out=$FOLDER/$1.out
+    case $1 in test_session|test_control) quick=;; esac # of these two the argument is a folder
+    $COMMAND "$FOLDER/$1" $quick >"$out" 2>&1 || { tail -20 "$out"; echo "$1 failed on $TITLE"; exit 255; }
+    counts=$(sed -n "s/^\([a-z0-9]*\): [0-9]* checks\$/\1/p" "$out" | tr "\n" " ")
+    echo "  $1: $(grep -E "^[0-9]+ passed" "$out"), $counts"' sh
 }
 # has TITLE FOLDER ISA COMMAND..: the instruction set that a CPU must have chosen
 chosen() {

@@ -1402,15 +1402,20 @@ static double naive_kept(const kept *a, const float *q, void *const *cache, floa
     return sum == 0 ? 0 : y / sum;
 }
 
+static double largest_of(const float *x, int64_t n) {
+    float top = 0;
+    for (int64_t k = 0; k < n; k++)
+        top = fabsf(x[k]) > top ? fabsf(x[k]) : top;
+    return (double)top;
+}
+
 /* What was appended is what x (dense [b, tokens, g, d], here the last t positions) says, to half a step of the type. */
 static int appended(const kept *a, const float *x, const void *cache, const float *scale) {
     const int64_t slots = a->n < a->t ? a->n : a->t;
     for (int64_t i = 0; i < a->b * slots * a->g * a->d; i++) {
         const int64_t b = i / a->d / a->g / slots, at = i / a->d / a->g % slots, head = i / a->d % a->g;
         const double got = kept_value(a, cache, scale, b, head, (a->n - slots + at) % a->t, i % a->d), want = (double)x[i];
-        double top = 0;
-        for (int64_t k = 0; k < a->d; k++)
-            top = fmax(top, fabs((double)x[i / a->d * a->d + k]));
+        const double top = largest_of(x + i / a->d * a->d, a->d);
         if (fabs(got - want) > (a->dtype == FR_I8 ? top / 254 * 1.001 : a->dtype == FR_F16 ? fabs(want) / 2047 + 1e-7 : 0))
             return 0;
     }
