@@ -50,7 +50,7 @@ run() {
   # shellcheck disable=SC2086
   printf '%s\n' $programs | TITLE=$title FOLDER=$folder COMMAND="$*" xargs -P "$jobs" -n 1 sh -c '
     quick=quick out=$FOLDER/$1.out
-    case $1 in test_session|test_control) quick=;; esac # of these two the argument is a folder
+    case $1 in test_control) quick=;; esac # its argument is a folder
     $COMMAND "$FOLDER/$1" $quick >"$out" 2>&1 || { tail -20 "$out"; echo "$1 failed on $TITLE"; exit 255; }
     counts=$(sed -n "s/^\([a-z0-9]*\): [0-9]* checks\$/\1/p" "$out" | tr "\n" " ")
     echo "  $1: $(grep -E "^[0-9]+ passed" "$out"), $counts"' sh
