@@ -1504,7 +1504,7 @@ static int quick; /* emulated: fewer cases of what is slow to check */
 static void test_attention_kept(void) {
     static const int64_t sizes[6] = {64, 32, 80, 128, 48, 16};
     static const int types[3] = {FR_I8, FR_F16, FR_F32};
-    for (int i = 0; i < 36; i += quick ? 7 : 1) {
+    for (int i = 0; i < 36; i += quick ? 11 : 1) {
         kept a = {.b = 1 + i % 2,
                   .g = 1 + i / 2 % 2,
                   .t = 40,
@@ -1518,7 +1518,7 @@ static void test_attention_kept(void) {
         a.ring = 1, a.mask = 0, a.n = 93, a.s = i % 2 ? 1 : 4, a.left = i % 2 ? -1 : 30;
         kept_case(a);
     }
-    for (int i = 0; i < (quick ? 1 : 3); i++) { /* several blocks of keys, and of tiles */
+    for (int i = 0; i < (quick ? 0 : 3); i++) { /* several blocks of keys, and of tiles */
         kept_case((kept){.b = 1, .h = 3, .g = 1, .s = 1, .t = 1100, .n = 1090, .d = 64, .dtype = types[i], .left = -1});
         kept_case(
             (kept){.b = 1, .h = 9, .g = 3, .s = 2, .t = 700, .n = 700, .d = 32, .dtype = types[i], .left = 300, .slopes = 1});
@@ -1536,7 +1536,8 @@ static void test_attention_kept(void) {
                          .left = 590,
                          .slopes = 1});
     }
-    kept_case((kept){.b = 1, .h = 20, .g = 1, .s = 1, .t = 600, .n = 600, .d = 256, .dtype = FR_I8, .left = -1});
+    if (!quick)
+        kept_case((kept){.b = 1, .h = 20, .g = 1, .s = 1, .t = 600, .n = 600, .d = 256, .dtype = FR_I8, .left = -1});
 }
 
 static void test_bad_length(void) {
