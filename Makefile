@@ -10,6 +10,8 @@ BUILD ?= build
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 FUZZ_CASES ?= 5000
 FUZZ_SEED ?= 1
+# all: also armv7, riscv64, x86-64 of 2003, AVX-VNNI
+CROSS ?=
 PYTEST_ARGS ?=
 EXPORT_PACKAGES ?= torch==2.13.0 optimum-onnx==0.1.0 transformers==4.57.6
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
@@ -65,7 +67,7 @@ test-c: tools
 # The C tests on CPUs that this machine is not (Arm, RISC-V, old x86-64), under qemu.  Root on a Debian gets the compilers and
 # emulators; elsewhere what is missing is named and skipped.
 test-cross: tools
-	sh kernels/tests/cross.sh $(BUILD) $(JOBS)
+	CROSS=$(CROSS) sh kernels/tests/cross.sh $(BUILD) $(JOBS)
 
 test-python: $(VENV)/.dev
 	$(VENV)/bin/pytest $(PYTEST_ARGS)
