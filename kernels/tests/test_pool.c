@@ -419,7 +419,7 @@ static void test_affinity(void) {
 
 /* ---- quotas ---- */
 
-static char folder[] = "/tmp/frugal-cgroup-XXXXXX";
+static char folder[] = "cgroup-XXXXXX"; /* where the test runs */
 
 static void put(const char *path, const char *text) {
     char name[256];

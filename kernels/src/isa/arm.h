@@ -111,6 +111,7 @@ OP void vturn(vf r[4]) {
     r[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
 }
 #include "attend.h"
+#include "table.h"
 
 /* KEEP holds a value in a register and pins the written order of steps: without it gcc loads far ahead and spills.  No effect on
  * values. */
@@ -846,35 +847,5 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
     }
 }
 
-/* The table, under a name. */
-#define ARM_TABLE(label)                                                                                                         \
-    {.name = label,                                                                                                              \
-     .scratch_bytes = scratch_bytes,                                                                                             \
-     .chunk = 96,                                                                                                                \
-     .gemm_f32 = gemm_f32,                                                                                                       \
-     .gemm_half = gemm_half,                                                                                                     \
-     .conv_f32 = conv_f32,                                                                                                       \
-     .conv_depthwise = conv_depthwise,                                                                                           \
-     .wino_in = wino_in,                                                                                                         \
-     .wino_out = wino_out,                                                                                                       \
-     .gemm_w8 = gemm_w8,                                                                                                         \
-     .gemm_w4 = gemm_w4,                                                                                                         \
-     .quantize = quantize,                                                                                                       \
-     .quantize_static = quantize_static,                                                                                         \
-     .layer_norm = layer_norm,                                                                                                   \
-     .rms_norm = rms_norm,                                                                                                       \
-     .softmax = softmax,                                                                                                         \
-     .unary = unary,                                                                                                             \
-     .scale = scale,                                                                                                             \
-     .rows = FR_ROWS,                                                                                                            \
-     .codes = FR_CODES_I8,                                                                                                       \
-     .qconv = qconv,                                                                                                             \
-     .qdepth = qdepth,                                                                                                           \
-     .qadd = qadd,                                                                                                               \
-     .softmax_top = softmax_top,                                                                                                 \
-     .pack_rows = pack_rows,                                                                                                     \
-     .widen = widen,                                                                                                             \
-     .qk8 = qk8,                                                                                                                 \
-     .weights8 = weights8,                                                                                                       \
-     .pv8 = pv8}
+#define ARM_TABLE(label) {.name = label, .chunk = 96, .codes = FR_CODES_I8, FR_FUNCTIONS}
 #endif

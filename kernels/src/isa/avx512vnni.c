@@ -119,6 +119,7 @@ OP void vturn(vf r[16]) {
     }
 }
 #include "attend.h"
+#include "table.h"
 
 #define LD(p) _mm512_loadu_si512((const void *)(p))
 /* KEEP pins the written order of steps: without it gcc hoists loads and spills accumulators.  No effect on values. */
@@ -1204,37 +1205,8 @@ static int64_t wino_panels(const fr_qwino *w, const int16_t *v, int32_t *m, int6
 }
 #include "x86_winograd.h"
 
-static const frugal_isa table = {.name = "avx512vnni",
-                                 .scratch_bytes = scratch_bytes,
-                                 .chunk = 96,
-                                 .gemm_f32 = gemm_f32,
-                                 .gemm_half = gemm_half,
-                                 .conv_f32 = conv_f32,
-                                 .conv_depthwise = conv_depthwise,
-                                 .wino_in = wino_in,
-                                 .wino_out = wino_out,
-                                 .gemm_w8 = gemm_w8,
-                                 .gemm_w4 = gemm_w4,
-                                 .quantize = quantize,
-                                 .quantize_static = quantize_static,
-                                 .layer_norm = layer_norm,
-                                 .rms_norm = rms_norm,
-                                 .softmax = softmax,
-                                 .unary = unary,
-                                 .scale = scale,
-                                 .rows = FR_ROWS,
-                                 .codes = FR_CODES_U8,
-                                 .qconv = qconv,
-                                 .qdepth = qdepth,
-                                 .wino_from = 32,
-                                 .qwino = qwino,
-                                 .qadd = qadd,
-                                 .softmax_top = softmax_top,
-                                 .pack_rows = pack_rows,
-                                 .widen = widen,
-                                 .qk8 = qk8,
-                                 .weights8 = weights8,
-                                 .pv8 = pv8};
+static const frugal_isa table = {
+    .name = "avx512vnni", .chunk = 96, .codes = FR_CODES_U8, .wino_from = 32, .qwino = qwino, FR_FUNCTIONS};
 const frugal_isa *const fr_isa_avx512vnni = &table;
 #else
 const frugal_isa *const fr_isa_avx512vnni = NULL;

@@ -1,4 +1,4 @@
-/* avxvnni.c - the kernels for x86-64 with AVX-VNNI: vpdpbusd on 256-bit vectors; all that has no int8 dot in it is avx2.c's.
+/* avxvnni.c - the kernels for x86-64 with AVX-VNNI: vpdpbusd on 256-bit vectors; all that has no int8 dot in it is avx2.h's.
  *
  * vpdpbusd's left operand is unsigned: where both are signed, weights or activations enter plus 128 (bit 7 flipped) and 128 times
  * the sum of the others is taken off again, which is exact even where the int32 wraps.  Compile with -mavxvnni -mavx2 -mfma
@@ -8,8 +8,7 @@
 #include "../isa.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && (defined(__AVXVNNI__) || defined(FRUGAL_AVXVNNI_TEST))
-#define FR_AVXVNNI
-#include "avx2.c"
+#include "avx2.h"
 
 /* s + the dots of four unsigned and four signed bytes a lane. */
 #if !defined(FRUGAL_AVXVNNI_TEST)
@@ -484,35 +483,7 @@ static void qdepth(const fr_qconv *q) {
     }
 }
 
-static const frugal_isa table = {.name = "avxvnni",
-                                 .scratch_bytes = scratch_bytes,
-                                 .chunk = 96,
-                                 .gemm_f32 = gemm_f32,
-                                 .gemm_half = gemm_half,
-                                 .conv_f32 = conv_f32,
-                                 .conv_depthwise = conv_depthwise,
-                                 .wino_in = wino_in,
-                                 .wino_out = wino_out,
-                                 .gemm_w8 = gemm_w8,
-                                 .gemm_w4 = gemm_w4,
-                                 .quantize = quantize,
-                                 .quantize_static = quantize_static,
-                                 .layer_norm = layer_norm,
-                                 .rms_norm = rms_norm,
-                                 .softmax = softmax,
-                                 .unary = unary,
-                                 .scale = scale,
-                                 .rows = FR_ROWS,
-                                 .codes = FR_CODES_U8,
-                                 .qconv = qconv,
-                                 .qdepth = qdepth,
-                                 .qadd = qadd,
-                                 .softmax_top = softmax_top,
-                                 .pack_rows = pack_rows,
-                                 .widen = widen,
-                                 .qk8 = qk8,
-                                 .weights8 = weights8,
-                                 .pv8 = pv8};
+static const frugal_isa table = {.name = "avxvnni", .chunk = 96, .codes = FR_CODES_U8, FR_FUNCTIONS};
 const frugal_isa *const fr_isa_avxvnni = &table;
 #else
 const frugal_isa *const fr_isa_avxvnni = NULL;

@@ -173,6 +173,7 @@ OP void vturn(vf r[16]) {
     }
 }
 #include "attend.h"
+#include "table.h"
 
 /* ---- float32 ---- */
 
@@ -588,36 +589,7 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
     }
 }
 
-static const frugal_isa table = {.name = "rvv",
-                                 .scratch_bytes = scratch_bytes,
-                                 .chunk = 96,
-                                 .gemm_f32 = gemm_f32,
-                                 .gemm_half = gemm_half,
-                                 .conv_f32 = conv_f32,
-                                 .conv_depthwise = conv_depthwise,
-                                 .wino_in = wino_in,
-                                 .wino_out = wino_out,
-                                 .gemm_w8 = gemm_w8,
-                                 .gemm_w4 = gemm_w4,
-                                 .quantize = quantize,
-                                 .quantize_static = quantize_static,
-                                 .layer_norm = layer_norm,
-                                 .rms_norm = rms_norm,
-                                 .softmax = softmax,
-                                 .unary = unary,
-                                 .scale = scale,
-                                 .rows = FR_ROWS,
-                                 .codes = FR_CODES_U8,
-                                 .quad_bytes = 64,
-                                 .qconv = qconv,
-                                 .qdepth = qdepth,
-                                 .qadd = qadd,
-                                 .softmax_top = softmax_top,
-                                 .pack_rows = pack_rows,
-                                 .widen = widen,
-                                 .qk8 = qk8,
-                                 .weights8 = weights8,
-                                 .pv8 = pv8};
+static const frugal_isa table = {.name = "rvv", .chunk = 96, .codes = FR_CODES_U8, .quad_bytes = 64, FR_FUNCTIONS};
 const frugal_isa *const fr_isa_rvv = &table;
 #else
 const frugal_isa *const fr_isa_rvv = NULL;

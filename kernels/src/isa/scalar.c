@@ -6,6 +6,7 @@
 
 #include "../fmath.h"
 #include "rows.h"
+#include "table.h"
 
 static size_t scratch_bytes(int64_t m, int64_t k) {
     (void)m;
@@ -544,33 +545,5 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
     }
 }
 
-static const frugal_isa table = {.name = "scalar",
-                                 .scratch_bytes = scratch_bytes,
-                                 .chunk = 16,
-                                 .gemm_f32 = gemm_f32,
-                                 .gemm_half = gemm_half,
-                                 .conv_f32 = conv_f32,
-                                 .conv_depthwise = conv_depthwise,
-                                 .wino_in = wino_in,
-                                 .wino_out = wino_out,
-                                 .gemm_w8 = gemm_w8,
-                                 .gemm_w4 = gemm_w4,
-                                 .quantize = quantize,
-                                 .quantize_static = quantize_static,
-                                 .layer_norm = layer_norm,
-                                 .rms_norm = rms_norm,
-                                 .softmax = softmax,
-                                 .unary = unary,
-                                 .scale = scale,
-                                 .rows = FR_ROWS,
-                                 .codes = FR_CODES_U8,
-                                 .qconv = qconv,
-                                 .qdepth = qdepth,
-                                 .qadd = qadd,
-                                 .softmax_top = softmax_top,
-                                 .pack_rows = pack_rows,
-                                 .widen = widen,
-                                 .qk8 = qk8,
-                                 .weights8 = weights8,
-                                 .pv8 = pv8};
+static const frugal_isa table = {.name = "scalar", .chunk = 16, .codes = FR_CODES_U8, FR_FUNCTIONS};
 const frugal_isa *const fr_isa_scalar = &table;
