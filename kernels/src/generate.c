@@ -90,46 +90,39 @@ static void penalize(const frugal_sampling *how, float *x, int64_t n, const int6
     }
 }
 
-static int64_t draw_any(const float *p, int64_t n, float u) {
+/* The token in whose part of the sum `want` falls; the last one where rounding leaves none.  order: NULL for 0, 1, ..; else read
+ * backwards. */
+static int64_t token_at(const float *p, const int32_t *order, int64_t n, float want) {
     float sum = 0;
     int64_t last = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += p[i];
-    const float want = u * sum;
-    sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (p[i] <= 0)
+        const int64_t t = order ? order[-i] : i;
+        if (p[t] <= 0)
             continue;
-        sum += p[i], last = i;
+        sum += p[t], last = t;
         if (sum > want)
-            return i;
+            break;
     }
-    return last; /* rounding: u * sum may reach the sum */
+    return last;
 }
 
-/* One of the likeliest: how many of them top_k, top_p and min_p leave.  p: exp(logit - largest), total their sum. */
+/* One of the likeliest, of which top_k, top_p and min_p leave `count`.  p: exp(logit - largest), total their sum.  top_p counts
+ * the probabilities that top_k leaves. */
 static int64_t draw_few(const frugal_sampling *how, const float *p, int64_t n, float total, float u, int32_t *at) {
     heap h = make_heap(p, n, how->min_p > 0 ? how->min_p : 0x1p-100f, at);
-    const int64_t all = h.n, most = how->top_k > 0 && how->top_k < all ? how->top_k : all;
-    float kept = 0, sum = 0, of = total;
-    if (how->top_k > 0 && how->top_p < 1) { /* the probabilities that top_p counts are those of the top_k */
-        heap k = h;
-        of = 0;
-        for (int64_t i = 0; i < most; i++)
-            of += p[pop(&k)];
-        h = make_heap(p, n, how->min_p > 0 ? how->min_p : 0x1p-100f, at);
+    const int32_t *best = at + h.n - 1; /* what has left the heap lies from here downwards */
+    const int64_t most = how->top_k > 0 && how->top_k < h.n ? how->top_k : h.n;
+    float kept = 0, of = total;
+    int64_t count = 0, popped = 0;
+    if (how->top_k > 0)
+        for (of = 0; popped < most; popped++)
+            of += p[pop(&h)];
+    while (count < most && (count == 0 || how->top_p >= 1 || kept < how->top_p * of)) {
+        if (count == popped)
+            pop(&h), popped++;
+        kept += p[best[-count++]];
     }
-    int64_t count = 0;
-    while (count < most && (count == 0 || how->top_p >= 1 || kept < how->top_p * of))
-        kept += p[pop(&h)], count++;
-    const float want = u * kept;
-    for (int64_t i = 0; i < count; i++) {
-        const int32_t t = at[all - 1 - i];
-        sum += p[t];
-        if (sum > want)
-            return t;
-    }
-    return at[all - count];
+    return token_at(p, best, count, u * kept);
 }
 
 int64_t frugal_sample(const frugal_isa *isa, const frugal_sampling *how, const float *logits, int64_t n, const int64_t *seen,
@@ -153,7 +146,7 @@ int64_t frugal_sample(const frugal_isa *isa, const frugal_sampling *how, const f
         uint32_t w[4];
         fr_philox(w, how->seed, draw);
         const bool few = how->top_k > 0 || how->top_p < 1 || how->min_p > 0;
-        t = few ? draw_few(how, p, n, total, fr_unit(w[0]), at) : draw_any(p, n, fr_unit(w[0]));
+        t = few ? draw_few(how, p, n, total, fr_unit(w[0]), at) : token_at(p, NULL, n, fr_unit(w[0]) * total);
     }
     if (logprob && t >= 0)
         *logprob = log_probability(isa, logits, n, top, t, p);
