@@ -196,9 +196,9 @@ class Decoder:
         made["logits"] = ffi.new("float[]", self.rows * self.vocabulary)
         return made
 
-    def _bind(self, buffers: dict[str, Any], tokens: int) -> tuple[Any, Any]:
-        """Resolve for `tokens` tokens a row; (inputs, outputs) of frugal_session_run with the caches in place.  Hold the lock."""
-        shapes = []
+    def _bound(self, buffers: dict[str, Any], tokens: int) -> tuple[Any, Any, list[tuple[int, ...]]]:
+        """(inputs, outputs) of frugal_session_run for `tokens` tokens a row with the caches in place, and the inputs' shapes."""
+        shapes: list[tuple[int, ...]] = []
         inputs = ffi.new("void *[]", len(self.plan.inputs))
         outputs = ffi.new("void *[]", len(self.plan.outputs))
         sizes = {"input_ids": (self.rows, tokens), "position_ids": (self.rows, tokens), "write_indices": (self.rows,)}
@@ -215,8 +215,7 @@ class Decoder:
         for i, o in self._caches:
             outputs[o] = self._memory[i][1]
         outputs[self._logits] = buffers["logits"]
-        self.session.prepare(shapes)
-        return inputs, outputs
+        return inputs, outputs, shapes
 
     def _read(self, prompts: Sequence[Sequence[int]], kept: Sequence[int], progress: Callable[[int, int], None] | None) -> None:
         """Run the prompts from `kept` tokens on, and keep the logits of each row's last token."""
@@ -231,8 +230,16 @@ class Decoder:
                 progress(sum(at), total)
             if self.cancelled:
                 return
-        buffers = self._step = self._buffers(1)
+        self._begin_steps(logits)
+
+    def _begin_steps(self, logits: Any) -> None:
+        """Everything that one token a row needs, bound once; logits: of each row's last token."""
+        g, buffers = self._g, self._buffers(1)
         ffi.memmove(buffers["logits"], logits, ffi.sizeof(logits))
+        self._step = (buffers, *self._bound(buffers, 1))
+        g.ids, g.places, g.logits = buffers["input_ids"], buffers["write_indices"], buffers["logits"]
+        g.positions = buffers.get("position_ids", ffi.NULL)
+        g.inputs, g.outputs = self._step[1], self._step[2]
 
     def _read_chunk(self, prompts: Sequence[Sequence[int]], at: list[int], tokens: int, logits: Any) -> None:
         """Up to `tokens` tokens of each row; a row that has fewer left is padded, beyond where anything reads its cache."""
@@ -248,8 +255,9 @@ class Decoder:
                 buffers["position_ids"][r * tokens : (r + 1) * tokens] = [min(start + i, last) for i in range(tokens)]
             buffers["write_indices"][r], buffers["last_index"][r] = min(start, self.capacity - tokens), len(part) - 1
             at[r] = start + len(part)
+        inputs, outputs, shapes = self._bound(buffers, tokens)
         with self.session.pool.lock:
-            inputs, outputs = self._bind(buffers, tokens)
+            self.session.prepare(shapes)
             self.session.run_bound(inputs, outputs)
         size = self.vocabulary * ffi.sizeof("float")
         for r, prompt in enumerate(prompts):
@@ -259,17 +267,13 @@ class Decoder:
     def generate(self, count: int) -> list[list[int]]:
         """Up to `count` more tokens for every row that is not done; the new ones of each row."""
         before = [int(n) for n in self._keep["lengths"]]
-        g, buffers = self._g, self._step
+        g, error = self._g, ffi.new("frugal_error *")
         with self.session.pool.lock:
-            inputs, outputs = self._bind(buffers, 1)
+            self.session.prepare(self._step[3])
             g.session, g.arena, g.arena_bytes = self.session.handles()
-            g.inputs, g.outputs = inputs, outputs
-            g.ids, g.places, g.logits = buffers["input_ids"], buffers["write_indices"], buffers["logits"]
-            g.positions = buffers.get("position_ids", ffi.NULL)
-            error = ffi.new("frugal_error *")
             status = lib.frugal_generate(g, count, error)
-        for r in range(self.rows):
-            self._tokens[r] = self._row(r, 0, int(self._keep["fed"][r]))
+        for r, held in enumerate(self._tokens):
+            held += self._row(r, len(held), int(self._keep["fed"][r]))
         check(status, error, self.plan)
         return [self._row(r, before[r], int(self._keep["lengths"][r])) for r in range(self.rows)]
 
@@ -283,7 +287,7 @@ class Decoder:
     def likeliest(self, r: int, count: int) -> list[tuple[int, float]]:
         """The likeliest next tokens of a row and their log-probabilities."""
         tokens, values = ffi.new("int64_t[]", count), ffi.new("float[]", count)
-        logits = self._step["logits"] + r * self.vocabulary
+        logits = self._step[0]["logits"] + r * self.vocabulary
         n = lib.frugal_likeliest(self._isa, logits, self.vocabulary, count, tokens, values, self._scratch[1])
         return list(zip(tokens[0:n], values[0:n], strict=True))
 

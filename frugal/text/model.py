@@ -140,7 +140,7 @@ class TextModel:
         asked = _Options(**options)
         if not stream:
             batch = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
-            rows = self._write(self._prompts(prompt, asked), asked, None)
+            rows = self._write(self._prompts(prompt, asked), asked)
             return rows if batch else rows[0]
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
             raise InvalidArgument("stream=True takes one prompt, not a batch")
@@ -186,7 +186,7 @@ class TextModel:
             if piece:
                 yield piece
 
-    def _write(self, prompts: list[list[int]], asked: _Options, _: None) -> list[Generation]:
+    def _write(self, prompts: list[list[int]], asked: _Options) -> list[Generation]:
         with self._busy:
             rows = self._begin(prompts, asked)
             while not all(r.reason for r in rows):
@@ -214,8 +214,9 @@ class TextModel:
         if row.reason:
             return ""
         done = self._decoder.done(i)
-        row.tokens += got[:-1] if done == 1 and got else got
-        piece = row.stream.add(got[:-1] if done == 1 and got else got)
+        text = got[:-1] if done == 1 else got  # a stop token is no text
+        row.tokens += text
+        piece = row.stream.add(text)
         if row.stream.stopped:
             row.reason = "stop"
         elif done:

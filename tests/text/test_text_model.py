@@ -81,7 +81,7 @@ def test_same_text_for_all_isas_threads_and_batches(text_folder: Folder) -> None
 
 
 def test_prefix_is_reused_and_changes_nothing(text_folder: Folder) -> None:
-    model, fresh = TextModel.open(text_folder()), TextModel.open(text_folder())
+    model = TextModel.open(text_folder())
     reads: list[tuple[int, int]] = []
     long = [int(t) for t in np.random.default_rng(0).integers(3, 60, 40)]
     model.generate(long, max_new_tokens=4, ignore_eos=True)
@@ -91,7 +91,6 @@ def test_prefix_is_reused_and_changes_nothing(text_folder: Folder) -> None:
         want = TextModel.open(text_folder()).generate(prompt, max_new_tokens=6, ignore_eos=True, logprobs=True)
         assert (got.tokens, got.logprobs) == (want.tokens, want.logprobs)
         assert reads[-1] == (len(prompt), len(prompt))
-    del fresh
 
 
 def test_long_prompt_in_chunks(text_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
