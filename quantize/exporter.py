@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,15 +203,30 @@ def _export_encoder(
             heads.add_pooling(g, c, "last_hidden_state", pooling)
     architecture = str((config.get("architectures") or [c.family])[0])
     proto = g.proto(architecture, opset, metadata_of(src, checkpoint, architecture, task))
-    folder, name, companions = place(target)
+    return write_export(g, proto, src, target, task, progress, lambda part: copy_companions(src, part), lambda: notes)
+
+
+def write_export(
+    g: Graph,
+    proto: Any,
+    src: Path,
+    target: Path,
+    task: str,
+    progress: Progress | None,
+    companions: Callable[[Path], None],
+    notes: Callable[[], list[str]],
+) -> ExportResult:
+    """Check the graph, write it with its tensors, and what `companions(folder)` puts beside it when the target is a folder;
+    all of it appears at once. notes() is asked at the end, when everything was written."""
+    folder, name, is_folder = place(target)
     tensors = list(g.tensors.values())
     onnxfile.check(proto, tensors, src)
     with staging(folder, name) as part:
-        onnxfile.write(proto, tensors, part / name, True if companions else None, progress)
-        if companions:
-            copy_companions(src, part)
+        onnxfile.write(proto, tensors, part / name, True if is_folder else None, progress)
+        if is_folder:
+            companions(part)
         files = [p for p in part.rglob("*") if p.is_file()]
-        return result_of(proto, files, folder, name, "frugal", architecture, task, notes)
+        return result_of(proto, files, folder, name, "frugal", proto.graph.name, task, notes())
 
 
 def metadata_of(src: Path, checkpoint: Checkpoint, architecture: str, task: str) -> dict[str, str]:

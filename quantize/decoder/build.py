@@ -1,19 +1,14 @@
-"""Spec and weights become a graph of standard operators, with a growing or a fixed cache.
+"""Spec and weights become a graph of standard operators with a growing cache (frugal.compiler.generation makes it a fixed one).
 
-B batch, S new tokens, P past, T = P + S, M capacity, G key heads, D head size.
-
-growing: input_ids [B,S], attention_mask [B,T], position_ids [B,S], past_key_values.i.key|value [B,G,P,D]
-         -> logits [B,S,V], present.i.key|value [B,G,T,D]
-fixed:   input_ids [B,S], position_ids [B,S], write_indices [B], past_key_values.i.key|value [B,M,G*D]
-         -> logits [B,S,V], present.i.key|value [B,M,G*D]; row b's new tokens are written from write_indices[b] on, keys
-         beyond them are not seen.  Caches start as zeros; rows of unequal length are padded on the right.
+B batch, S new tokens, P past, T = P + S, G key heads, D head size, V vocabulary:
+    input_ids [B,S], attention_mask [B,T], position_ids [B,S], past_key_values.i.key|value [B,G,P,D]
+    -> logits [B,S,V], present.i.key|value [B,G,T,D]
 position_ids only where the model has positions.  Key i of the mask is 0 for padding, which stands on the left.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,42 +17,30 @@ from .rope import tables
 from .spec import Layer, Rope, Spec
 from .weights import Weights
 
-B, S, PAST, TOTAL, CAPACITY = "batch", "sequence", "past", "total", "capacity"
-CACHES = ("growing", "fixed")
+B, S, PAST, TOTAL = "batch", "sequence", "past", "total"
 
 
-def build(g: Graph, spec: Spec, weights: Weights, cache: str) -> None:
+def build(g: Graph, spec: Spec, weights: Weights) -> None:
     """Fill the graph: inputs, layers, outputs."""
-    _Builder(g, spec, weights, cache == "fixed").run()
-
-
-@dataclass
-class _Masks:
-    """Key lengths, and the masks made so far by window."""
-
-    made: dict[int, str]
-    keys: str = ""
-    lengths: str = ""
+    _Builder(g, spec, weights).run()
 
 
 class _Builder:
-    def __init__(self, g: Graph, spec: Spec, weights: Weights, fixed: bool) -> None:
-        self.g, self.s, self.w, self.fixed = g, spec, weights, fixed
-        self.masks = _Masks({})
+    def __init__(self, g: Graph, spec: Spec, weights: Weights) -> None:
+        self.g, self.s, self.w = g, spec, weights
+        self.masks: dict[int, str] = {}  # by window
+        self.keys = ""  # how many there are
 
     def run(self) -> None:
         g, s = self.g, self.s
         g.add_input("input_ids", [B, S])
-        if not self.fixed:
-            g.add_input("attention_mask", [B, TOTAL])
+        g.add_input("attention_mask", [B, TOTAL])
         if s.ropes or s.positions:
             g.add_input("position_ids", [B, S])
-        if self.fixed:
-            g.add_input("write_indices", [B])
         for i in range(len(s.layers)):
             for what in ("key", "value"):
                 g.add_input(f"past_key_values.{i}.{what}", self._cache_shape(PAST), g.onnx.TensorProto.FLOAT)
-        self._lengths()
+        self.keys = g.op("Squeeze", [g.op("Shape", ["attention_mask"], "keys", start=1, end=2)], "keys")
         x, presents = self._embed(), list[str]()
         for i, layer in enumerate(s.layers):
             x, key, value = self._layer(x, i, layer)
@@ -67,55 +50,33 @@ class _Builder:
             g.add_output(present, f"present.{i // 2}.{('key', 'value')[i % 2]}", self._cache_shape(TOTAL))
 
     def _cache_shape(self, length: str) -> list[str | int]:
-        s = self.s
-        if self.fixed:
-            return [B, CAPACITY, s.kv_heads * s.head_size]
-        return [B, s.kv_heads, length, s.head_size]
+        return [B, self.s.kv_heads, length, self.s.head_size]
 
-    # ---- lengths and masks ----
-    def _lengths(self) -> None:
-        g = self.g
-        past = "past_key_values.0.key"
-        if not self.fixed:
-            self.masks.keys = g.op("Squeeze", [g.op("Shape", ["attention_mask"], "keys", start=1, end=2)], "keys")
-            return
-        self.masks.keys = g.op("Squeeze", [g.op("Shape", [past], "keys", start=1, end=2)], "keys")
-        new = g.op("Shape", ["input_ids"], "lengths", start=1, end=2)
-        self.masks.lengths = g.op("Add", ["write_indices", new], "lengths")
-
+    # ---- masks ----
     def _queries(self) -> str:
-        """Where the queries stand in the cache, int64 [1 or B, 1, S, 1]."""
+        """Where the queries stand among the keys, int64 [1, 1, S, 1]."""
         g, n = self.g, "query_index"
         new = g.op("Squeeze", [g.op("Shape", ["input_ids"], n, start=1, end=2)], n)
         steps = g.op("Range", [g.scalar(0), new, g.scalar(1)], n)
-        if self.fixed:
-            start = g.op("Unsqueeze", ["write_indices", g.ints(1)], n)
-            return g.op("Unsqueeze", [g.op("Add", [start, steps], n), g.ints(1, 3)], n)
-        at = g.op("Add", [steps, g.op("Sub", [self.masks.keys, new], n)], n)
+        at = g.op("Add", [steps, g.op("Sub", [self.keys, new], n)], n)
         return g.op("Unsqueeze", [at, g.ints(0, 1, 3)], n)
 
     def _mask(self, window: int) -> str:
-        """bool [B,1,S,T], or with ALiBi float [B,H,S,T]; '' where causality and lengths say everything."""
-        if window not in self.masks.made:
-            self.masks.made[window] = self._make_mask(window)
-        return self.masks.made[window]
+        """bool [B,1,S,T], or with ALiBi float [B,H,S,T]."""
+        if window not in self.masks:
+            self.masks[window] = self._make_mask(window)
+        return self.masks[window]
 
     def _make_mask(self, window: int) -> str:
         g, n = self.g, f"mask/{window}" if window else "mask"
-        seen = []
-        if not self.fixed:
-            keys = g.op("Cast", ["attention_mask"], n, to=g.onnx.TensorProto.BOOL)
-            seen.append(g.op("Unsqueeze", [keys, g.ints(1, 2)], n))
-        index = g.op("Range", [g.scalar(0), self.masks.keys, g.scalar(1)], n)
+        seen = g.op("Unsqueeze", [g.op("Cast", ["attention_mask"], n, to=g.onnx.TensorProto.BOOL), g.ints(1, 2)], n)
+        index = g.op("Range", [g.scalar(0), self.keys, g.scalar(1)], n)
         if window:
             first = g.op("Sub", [self._queries(), g.scalar(window)], n)
-            seen.append(g.op("Greater", [index, first], n))
+            seen = g.op("And", [seen, g.op("Greater", [index, first], n)], n)
         if self.s.alibi:
             return self._alibi(n, index, seen)
-        if not seen:
-            return ""
-        mask = seen[0] if len(seen) == 1 else g.op("And", seen, n)
-        return mask if window else self._over_queries(mask, n, 1)
+        return seen if window else self._over_queries(seen, n, 1)
 
     def _over_queries(self, mask: str, name: str, heads: int) -> str:
         """A mask over keys written out for every query: [B or 1, heads, S, T]."""
@@ -124,13 +85,12 @@ class _Builder:
         shape = g.op("Concat", [g.ints(1, heads), new, g.ints(1)], name, axis=0)
         return g.op("Expand", [mask, shape], name)
 
-    def _alibi(self, name: str, index: str, seen: list[str]) -> str:
+    def _alibi(self, name: str, index: str, seen: str) -> str:
         """slope * key position (the constant of a row cancels), and the lowest float where a key is hidden."""
         g, heads = self.g, self.s.heads
         slopes = g.const("alibi_slopes", np.array(self.s.alibi, np.float32).reshape(1, heads, 1, 1))
         bias = g.op("Mul", [g.op("Cast", [index], name, to=g.onnx.TensorProto.FLOAT), slopes], name)
-        for mask in seen:
-            bias = g.op("Where", [mask, bias, g.scalar(float(np.finfo(np.float32).min))], name)
+        bias = g.op("Where", [seen, bias, g.scalar(float(np.finfo(np.float32).min))], name)
         return self._over_queries(bias, name, heads)
 
     # ---- layers ----
@@ -199,15 +159,7 @@ class _Builder:
         if s.softcap:
             attributes["softcap"] = s.softcap
         past = [f"past_key_values.{i}.{what}" for what in ("key", "value")]
-        mask, name = self._mask(layer.window), f"{i}.attention"
-        if self.fixed:
-            held = [
-                g.op("TensorScatter", [old, new, "write_indices"], name, axis=1, mode="linear")
-                for old, new in zip(past, (k, v), strict=True)
-            ]
-            y = g.op("Attention", [q, *held, mask, "", "", self.masks.lengths], name, **attributes)
-        else:
-            y, *held = g.many("Attention", [q, k, v, mask, *past], name, 3, **attributes)
+        y, *held = g.many("Attention", [q, k, v, self._mask(layer.window), *past], f"{i}.attention", 3, **attributes)
         return self.w.linear(g, y, f"{i}.o", s.hidden, wide), held[0], held[1]
 
     def _placed(self, x: str, i: int, what: str, heads: int, layer: Layer) -> str:

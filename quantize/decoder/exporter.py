@@ -6,23 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from frugal.compiler.generation import fix_caches
 from frugal.errors import InvalidArgument
 
-from .. import onnxfile
-from .._files import sha256, staging
+from .._files import sha256
 from ..checkpoint import Checkpoint
-from ..exporter import ExportResult, copy_companions, metadata_of, place, result_of
+from ..exporter import ExportResult, copy_companions, metadata_of, place, write_export
 from ..gguf import GgufFile
 from ..gguf.tokenizer import companions, why_not
 from ..graph import Graph
 from ..onnxfile import Progress
-from .build import CACHES, build
+from .build import build
 from .checkpoint_weights import CheckpointWeights, missing
 from .families import read_spec
 from .gguf_config import read_gguf_spec
 from .gguf_weights import GgufWeights
 from .spec import Spec
+from .weights import Weights
 
+CACHES = ("growing", "fixed")
 TASKS = ("text-generation", "text-generation-with-past")
 
 
@@ -39,27 +41,27 @@ def export_checkpoint(
     """A Hugging Face folder with a decoder (`unsupported(config)` is None) becomes ONNX; see `frugal.quantize.export`."""
     if task not in (None, *TASKS):
         raise InvalidArgument(f"task {task!r}: a decoder has {', '.join(TASKS)}")
-    if cache not in CACHES:
-        raise InvalidArgument(f"cache {cache!r}: want one of {', '.join(CACHES)}")
     checkpoint = Checkpoint(src)
     spec = read_spec(config, src, context)
     weights = CheckpointWeights(checkpoint, spec)
     missing(checkpoint, weights, spec, src)
-    g = Graph(checkpoint)
-    build(g, spec, weights, cache)
     architecture = str((config.get("architectures") or [spec.family])[0])
-    props = metadata_of(src, checkpoint, architecture, TASKS[0])
-    props |= _form(spec, cache)
-    proto = g.proto(architecture, opset, props)
-    folder, name, companions = place(target)
-    tensors = list(g.tensors.values())
-    onnxfile.check(proto, tensors, src)
-    with staging(folder, name) as part:
-        onnxfile.write(proto, tensors, part / name, True if companions else None, progress)
-        if companions:
-            copy_companions(src, part)
-        files = [p for p in part.rglob("*") if p.is_file()]
-        return result_of(proto, files, folder, name, "frugal", architecture, TASKS[0], [])
+    g, proto = _graph(checkpoint, spec, weights, cache, architecture, opset, metadata_of(src, checkpoint, architecture, TASKS[0]))
+    return write_export(g, proto, src, target, TASKS[0], progress, lambda part: copy_companions(src, part), list)
+
+
+def _graph(
+    checkpoint: Checkpoint | None, spec: Spec, weights: Weights, cache: str, architecture: str, opset: int, props: dict[str, str]
+) -> tuple[Graph, Any]:
+    """The graph and its ModelProto, with caches of the form asked for."""
+    if cache not in CACHES:
+        raise InvalidArgument(f"cache {cache!r}: want one of {', '.join(CACHES)}")
+    g = Graph(checkpoint)
+    build(g, spec, weights)
+    proto = g.proto(architecture, opset, props | _form(spec, cache))
+    if cache == "fixed":
+        fix_caches(proto, architecture)
+    return g, proto
 
 
 def _form(spec: Spec, cache: str) -> dict[str, str]:
@@ -76,30 +78,21 @@ def export_gguf(
     src: Path, target: Path, opset: int, progress: Progress | None, cache: str = "growing", context: int | None = None
 ) -> ExportResult:
     """A .gguf with a decoder becomes ONNX with its quantized weights; see `frugal.quantize.export`."""
-    if cache not in CACHES:
-        raise InvalidArgument(f"cache {cache!r}: want one of {', '.join(CACHES)}")
     file = GgufFile(src)
     config, spec = read_gguf_spec(file, context)
     weights = GgufWeights(file, spec)
-    g = Graph(None)
-    build(g, spec, weights, cache)
     architecture = str(config["architectures"][0])
     props = {"frugal.source_architecture": architecture, "frugal.task": TASKS[0], f"frugal.sha256.{src.name}": sha256(src)}
     if isinstance(file.metadata.get("general.license"), str):
         props["frugal.license"] = file.metadata["general.license"]
-    props |= _form(spec, cache)
-    proto = g.proto(architecture, opset, props)
-    folder, name, companion = place(target)
-    tensors = list(g.tensors.values())
-    onnxfile.check(proto, tensors, src)
-    with staging(folder, name) as part:
-        onnxfile.write(proto, tensors, part / name, True if companion else None, progress)
-        if companion:
-            for file_name, text in companions(file).items():
-                (part / file_name).write_text(text, encoding="utf-8")
-            (part / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        files = [p for p in part.rglob("*") if p.is_file()]
-        return result_of(proto, files, folder, name, "frugal", architecture, TASKS[0], _notes(file, weights, companion))
+    g, proto = _graph(None, spec, weights, cache, architecture, opset, props)
+
+    def beside(part: Path) -> None:
+        texts = companions(file) | {"config.json": json.dumps(config, indent=2)}
+        for name, text in texts.items():
+            (part / name).write_text(text, encoding="utf-8")
+
+    return write_export(g, proto, src, target, TASKS[0], progress, beside, lambda: _notes(file, weights, place(target)[2]))
 
 
 def _notes(file: GgufFile, weights: GgufWeights, companion: bool) -> list[str]:
