@@ -132,9 +132,9 @@ OP vi bc4(const void *p) {
 
 /* ---- float32 ---- */
 
-/* P panels x N tokens, one accumulator per 8 columns; panel p's go to t + p ts. */
-INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t k,
-                     float alpha, const int P, const int N) {
+/* P panels x N tokens, one accumulator per 8 columns: to where they go or, where there is more to do, panel p's to t + p ts. */
+INLINE void f32_tile(const ending *to, float *t, int64_t ts, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp,
+                     int64_t k, float alpha, const int P, const int N) {
     vf s[12];
     UNROLL for (int i = 0; i < 2 * P * N; i++) { s[i] = vset(0.0f); }
     for (int64_t kk = 0; kk < k; kk++, b += bk, a++) {
@@ -147,9 +147,14 @@ INLINE void f32_tile(float *t, int64_t ts, const float *a, int64_t lda, const fl
             }
         }
     }
-    UNROLL for (int i = 0; i < 2 * P * N; i++) {
-        vst(t + i / 2 / N * ts + i % (2 * N) * 8, alpha != 1.0f ? vmul(vset(alpha), s[i]) : s[i]);
+    if (alpha != 1.0f) {
+        UNROLL for (int i = 0; i < 2 * P * N; i++) { s[i] = vmul(vset(alpha), s[i]); }
     }
+    if (to) {
+        put_tile(to, s, P, N);
+        return;
+    }
+    UNROLL for (int i = 0; i < 2 * P * N; i++) { vst(t + i / 2 / N * ts + i % (2 * N) * 8, s[i]); }
 }
 
 typedef struct product {
@@ -166,19 +171,23 @@ typedef struct product {
 INLINE void f32_group(const product *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
     float t[GROUP * 16] __attribute__((aligned(64)));
     expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    const bool direct = limits_only(g->e);
     for (int64_t r = 0, n; r < rows; r += n) {
+        const ending to = ending_of(g->e, g->y, g->ldy, g->n, i + r, j);
         const float *a = g->a + (i + r) * g->lda, *b = g->b + j / 16 * g->bp;
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            f32_tile(t + 16 * r, 16 * rows, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);                                   \
+            f32_tile(direct ? &to : NULL, t + 16 * r, 16 * rows, a, g->lda, b, g->bk, g->bp, g->k, g->alpha, P, N);              \
         }                                                                                                                        \
         break;
         SIX(n, CASE)
 #undef CASE
     }
-    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+    if (!direct) {
+        finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+    }
 }
 
 static void gemm_f32(float *y, int64_t ldy, const float *a, int64_t lda, const float *b, int64_t bk, int64_t bp, int64_t m,
@@ -211,7 +220,8 @@ typedef struct convolution {
     const fr_epilogue *e;
 } convolution;
 /* P panels x N positions of a convolution, as f32_tile. */
-INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int64_t j, const int P, const int N) {
+INLINE void conv_tile(const ending *to, float *t, int64_t ts, const convolution *g, int64_t i, int64_t j, const int P,
+                      const int N) {
     vf s[12];
     UNROLL for (int c = 0; c < 2 * P * N; c++) { s[c] = vset(0.0f); }
     for (int64_t q = 0; q < g->n_spans; q++) {
@@ -227,6 +237,10 @@ INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int
             }
         }
     }
+    if (to) {
+        put_tile(to, s, P, N);
+        return;
+    }
     UNROLL for (int c = 0; c < 2 * P * N; c++) { vst(t + c / 2 / N * ts + c % (2 * N) * 8, s[c]); }
 }
 
@@ -234,18 +248,22 @@ INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int
 INLINE void conv_group(const convolution *g, int64_t i, int64_t j, int64_t rows, const int P, const int W) {
     float t[GROUP * 16] __attribute__((aligned(64)));
     expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
+    const bool direct = limits_only(g->e);
     for (int64_t r = 0, n; r < rows; r += n) {
+        const ending to = ending_of(g->e, g->y, g->ldy, g->n, i + r, j);
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            conv_tile(t + 16 * r, 16 * rows, g, i + r, j, P, N);                                                                 \
+            conv_tile(direct ? &to : NULL, t + 16 * r, 16 * rows, g, i + r, j, P, N);                                            \
         }                                                                                                                        \
         break;
         SIX(n, CASE)
 #undef CASE
     }
-    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+    if (!direct) {
+        finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+    }
 }
 
 static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,

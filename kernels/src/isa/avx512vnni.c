@@ -152,7 +152,7 @@ OP vi bc4(const void *p) {
 }
 
 /* Where the results of a tile go: panel p of token r to at + p step + r ld, columns from n on not at all.  First the bias is
- * added (that of panel p at bias + p column_step), then the residual, which lies as y does. */
+ * added (that of panel p at bias + p column_step), then come the limits, then the residual, which lies as y does. */
 typedef struct target {
     float *at;
     int64_t ld, step, n;
@@ -160,14 +160,18 @@ typedef struct target {
     int64_t residual_ld, column_step;
     const float *y; /* where they are in the end, rows y_ld apart */
     int64_t y_ld;
+    limits limits;
 } target;
 enum { ALL_COLUMNS = 1 << 20 };
-/* Without a function to apply straight to y; else to t [P][rows][16], to be finished by finish_tile.  i, j: of the first result.
+/* With limits as the only function straight to y; else to t [P][rows][16], to be finished by finish_tile.  i, j: of the first
+ * result.
  */
 INLINE target target_of(const fr_epilogue *e, float *y, int64_t ldy, int64_t n, int64_t i, int64_t j, int64_t step, float *t,
                         int64_t rows, int64_t r) {
-    target to = {t + 16 * r, 16, 16 * rows, ALL_COLUMNS, e->bias ? e->bias + j : NULL, NULL, 0, step, y + (i + r) * ldy + j, ldy};
-    if (e->act == FRUGAL_U_COPY && !e->affine) {
+    target to = {.at = t + 16 * r, .ld = 16, .step = 16 * rows, .n = ALL_COLUMNS, .bias = e->bias ? e->bias + j : NULL};
+    to.column_step = step, to.y = y + (i + r) * ldy + j, to.y_ld = ldy, to.limits = (limits){-INFINITY, INFINITY};
+    if (limits_only(e)) {
+        to.limits = limits_of(e);
         to.at = y + (i + r) * ldy + j, to.ld = ldy, to.step = step, to.n = n - j;
         to.residual = e->residual ? e->residual + (i + r) * e->ld + j : NULL;
         to.residual_ld = e->ld;
@@ -189,6 +193,7 @@ INLINE void store_tile(const target *to, vf *v, const int P, const int N) {
             const vf bias = vld(to->bias + p * to->column_step);
             UNROLL for (int r = 0; r < N; r++) { v[p * N + r] = vadd(v[p * N + r], bias); }
         }
+        UNROLL for (int r = 0; r < N; r++) { v[p * N + r] = vlimit(v[p * N + r], &to->limits); }
         if (to->residual) {
             const float *add = to->residual + p * to->step;
             UNROLL for (int r = 0; r < N; r++) {
@@ -203,7 +208,7 @@ INLINE void store_tile(const target *to, vf *v, const int P, const int N) {
 static __attribute__((noinline)) void finish_rest(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i,
                                                   int64_t j, int64_t n, const fr_epilogue *e) {
     fr_epilogue rest = *e;
-    if (e->act == FRUGAL_U_COPY && !e->affine) {
+    if (limits_only(e)) {
         return;
     }
     rest.bias = NULL;
@@ -313,7 +318,7 @@ typedef struct convolution {
     const fr_epilogue *e;
 } convolution;
 /* P panels x N positions of a convolution, as f32_tile. */
-INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int64_t j, const int P, const int N) {
+INLINE void conv_tile(const target *to, const convolution *g, int64_t i, int64_t j, const int P, const int N) {
     vf s[24];
     UNROLL for (int c = 0; c < P * N; c++) { s[c] = vset(0.0f); }
     for (int64_t q = 0; q < g->n_spans; q++) {
@@ -334,7 +339,7 @@ INLINE void conv_tile(float *t, int64_t ts, const convolution *g, int64_t i, int
             rows_add(&x, 4, N);
         }
     }
-    UNROLL for (int c = 0; c < P * N; c++) { vst(t + c / N * ts + c % N * 16, s[c]); }
+    store_tile(to, s, P, N);
 }
 
 /* Positions i .. i + rows - 1, columns j .. j + 16 P - 1 of a convolution, as f32_group. */
@@ -342,17 +347,18 @@ INLINE void conv_group(const convolution *g, int64_t i, int64_t j, int64_t rows,
     float t[2 * GROUP * 16] __attribute__((aligned(64)));
     expect_tile(g->y, g->ldy, P, 16, (int)rows, i, j, g->e);
     for (int64_t r = 0, n; r < rows; r += n) {
+        const target to = target_of(g->e, g->y, g->ldy, g->n, i, j, 16, t, rows, r);
         n = even(rows - r, W);
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
         if ((N) <= W) {                                                                                                          \
-            conv_tile(t + 16 * r, 16 * rows, g, i + r, j, P, N);                                                                 \
+            conv_tile(&to, g, i + r, j, P, N);                                                                                   \
         }                                                                                                                        \
         break;
         TWELVE(n, CASE)
 #undef CASE
     }
-    finish_tile(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
+    finish_rest(g->y, g->ldy, t, P, 16, (int)rows, i, j, g->n, g->e);
 }
 
 static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *b,

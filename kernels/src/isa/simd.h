@@ -503,30 +503,71 @@ static void affine(float *y, const float *x, int64_t n, float by, float shift) {
     EACH(vadd(vmul(v, vset(by)), vset(shift)));
 }
 
-/* One row of 16 columns, of which n exist. */
-INLINE void finish_row(float *y, const float *t, const float *bias, const float *add, int64_t n) {
-    vf v[VN], r[VN];
-    load16(v, t, 16);
+/* The functions that are limits, fr_min(high, fr_max(low, v)), are applied while results are in registers; none is one of them:
+ * infinite limits keep every bit, those of a NaN too. */
+typedef struct limits {
+    float low, high;
+} limits;
+static inline bool limits_only(const fr_epilogue *e) {
+    return !e->affine && (e->act == FRUGAL_U_COPY || e->act == FRUGAL_U_RELU || e->act == FRUGAL_U_CLIP);
+}
+static inline limits limits_of(const fr_epilogue *e) {
+    return e->act == FRUGAL_U_CLIP ? (limits){e->p, e->q} : (limits){e->act == FRUGAL_U_RELU ? 0.0f : -INFINITY, INFINITY};
+}
+INLINE vf vlimit(vf v, const limits *l) { return vmin(vset(l->high), vmax(vset(l->low), v)); }
+
+/* 16 columns of a row, of which n exist: bias, limits, residual. */
+INLINE void put_row(float *y, vf v[VN], const float *bias, const limits *l, const float *add, int64_t n) {
+    vf r[VN];
     if (bias) {
         load16(r, bias, 16);
         UNROLL for (int k = 0; k < VN; k++) { v[k] = vadd(v[k], r[k]); }
     }
+    UNROLL for (int k = 0; k < VN; k++) { v[k] = vlimit(v[k], l); }
     if (add) {
         load16(r, add, n);
         UNROLL for (int k = 0; k < VN; k++) { v[k] = vadd(v[k], r[k]); }
     }
     store16(y, v, n);
 }
+INLINE void finish_row(float *y, const float *t, const float *bias, const limits *l, const float *add, int64_t n) {
+    vf v[VN];
+    load16(v, t, 16);
+    put_row(y, v, bias, l, add, n);
+}
+
+/* Where the rows of a tile go that is in registers, by its first row and column; n: columns of y from there. */
+typedef struct ending {
+    float *y;
+    int64_t ldy, n, ld;
+    const float *bias, *residual;
+    limits limits;
+} ending;
+INLINE ending ending_of(const fr_epilogue *e, float *y, int64_t ldy, int64_t n, int64_t i, int64_t j) {
+    return (ending){
+        y + i * ldy + j, ldy, n - j, e->ld, e->bias ? e->bias + j : NULL, e->residual ? e->residual + i * e->ld + j : NULL,
+        limits_of(e)};
+}
+/* A tile s[panel][row][VN], for epilogues of limits only. */
+INLINE void put_tile(const ending *to, vf *s, const int P, const int N) {
+    UNROLL for (int c = 0; c < P * N; c++) {
+        const int64_t p = c / N * 16, r = c % N;
+        const float *add = to->residual ? to->residual + r * to->ld + p : NULL;
+        put_row(to->y + r * to->ldy + p, s + c * VN, to->bias ? to->bias + p : NULL, &to->limits, add, to->n - p);
+    }
+}
 
 /* Epilogue and store of a tile; n: columns of y. */
 static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *t, int panels, int64_t step, int rows, int64_t i,
                                                   int64_t j, int64_t n, const fr_epilogue *e) {
     const float *bias = e->bias;
-    if (e->act != FRUGAL_U_COPY || e->affine) { /* bias first, then the function over the whole tile */
+    limits l = limits_of(e);
+    if (!limits_only(e)) { /* bias first, then the function over the whole tile */
         float *v = t;
+        l = (limits){-INFINITY, INFINITY};
         for (int p = 0; bias && p < panels; p++) {
             for (int r = 0; r < rows; r++, v += 16) {
-                finish_row(v, v, bias + j + p * step, NULL, 16);
+                finish_row(v, v, bias + j + p * step, &l, NULL, 16);
             }
         }
         bias = NULL;
@@ -538,7 +579,7 @@ static __attribute__((noinline)) void finish_tile(float *y, int64_t ldy, float *
     for (int p = 0; p < panels; p++, j += step) {
         for (int r = 0; r < rows; r++, t += 16) {
             const float *add = e->residual ? e->residual + (i + r) * e->ld + j : NULL;
-            finish_row(y + (i + r) * ldy + j, t, bias ? bias + j : NULL, add, n - j);
+            finish_row(y + (i + r) * ldy + j, t, bias ? bias + j : NULL, &l, add, n - j);
         }
     }
 }
@@ -619,9 +660,11 @@ INLINE void wino_out_panel(float *y, int64_t ldy, int64_t y_row, const float *m,
             UNROLL for (int q = 0; q < 4; q++) { vst(t + (4 * i + q) * 16 + k * VW, s[q]); }
         }
     }
-    if (e->act != FRUGAL_U_COPY || e->affine) {
+    limits l = limits_of(e);
+    if (!limits_only(e)) {
+        l = (limits){-INFINITY, INFINITY};
         for (int i = 0; bias && i < 16; i++) {
-            finish_row(t + 16 * i, t + 16 * i, bias, NULL, 16);
+            finish_row(t + 16 * i, t + 16 * i, bias, &l, NULL, 16);
         }
         bias = NULL;
         unary(e->act, t, t, 256, e->p, e->q);
@@ -632,7 +675,7 @@ INLINE void wino_out_panel(float *y, int64_t ldy, int64_t y_row, const float *m,
     for (int i = 0; i < rows; i++) {
         for (int q = 0; q < columns; q++) {
             const int64_t at = i * y_row + q * ldy;
-            finish_row(y + at + j, t + (4 * i + q) * 16, bias, add ? add + at : NULL, n - j);
+            finish_row(y + at + j, t + (4 * i + q) * 16, bias, &l, add ? add + at : NULL, n - j);
         }
     }
 }
@@ -645,9 +688,9 @@ static void wino_out(float *y, int64_t ldy, int64_t y_row, const float *m, int64
 
 /* ---- depthwise convolutions ---- */
 
-/* N positions of 16 channels, of which n exist; results to t[N][16]. */
-INLINE void depthwise_tile(float *t, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans, const float *w,
-                           int64_t n, const int N) {
+/* N positions of 16 channels, of which n exist; results to where they go or, where there is more to do, to t[N][16]. */
+INLINE void depthwise_tile(const ending *to, float *t, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
+                           const float *w, int64_t n, const int N) {
     vf s[8 * VN];
     UNROLL for (int c = 0; c < N * VN; c++) { s[c] = vset(0.0f); }
     for (int64_t q = 0; q < n_spans; q++) {
@@ -658,25 +701,38 @@ INLINE void depthwise_tile(float *t, const float *x, int64_t ldx, const fr_span 
             UNROLL for (int j = 0; j < VN; j++) { s[i * VN + j] = vfma(v[j], k[j], s[i * VN + j]); }
         }
     }
+    if (to) {
+        put_tile(to, s, 1, N);
+        return;
+    }
     UNROLL for (int c = 0; c < N * VN; c++) { vst(t + c * VW, s[c]); }
 }
 
 /* Channels j .. j + 15 of all positions; n: how many of these channels exist. */
 INLINE void depthwise_channels(float *y, int64_t ldy, const float *x, int64_t ldx, const fr_span *spans, int64_t n_spans,
                                const float *w, int64_t m, int64_t j, int64_t n, const fr_epilogue *e, const int whole) {
-    enum { N = VW == 4 ? 4 : 8 };
+    enum { W = VN == 1 ? 8 : VN == 2 ? 6 : 4 }; /* positions in registers */
     const int64_t width = whole ? 16 : n - j;
+    const bool direct = limits_only(e);
     float t[GROUP * 16] __attribute__((aligned(64)));
     for (int64_t i = 0, rows; i < m; i += rows) {
-        int64_t r = 0;
         rows = even(m - i, GROUP);
-        for (; r + N <= rows; r += N) {
-            depthwise_tile(t + 16 * r, x + (i + r) * ldx + j, ldx, spans, n_spans, w + j, width, N);
+        for (int64_t r = 0, part; r < rows; r += part) {
+            const ending to = ending_of(e, y, ldy, whole ? j + 16 : n, i + r, j);
+            const float *from = x + (i + r) * ldx + j;
+            part = even(rows - r, W);
+#define CASE(N)                                                                                                                  \
+    case N:                                                                                                                      \
+        if ((N) <= W) {                                                                                                          \
+            depthwise_tile(direct ? &to : NULL, t + 16 * r, from, ldx, spans, n_spans, w + j, width, (N) <= W ? (N) : 1);        \
+        }                                                                                                                        \
+        break;
+            TWELVE(part, CASE)
+#undef CASE
         }
-        for (; r < rows; r++) {
-            depthwise_tile(t + 16 * r, x + (i + r) * ldx + j, ldx, spans, n_spans, w + j, width, 1);
+        if (!direct) {
+            finish_tile(y, ldy, t, 1, 16, (int)rows, i, j, n, e);
         }
-        finish_tile(y, ldy, t, 1, 16, (int)rows, i, j, n, e);
     }
 }
 
