@@ -34,17 +34,19 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("temperature", 0.0, 100.0),
-            ("top_k", 0, 2**31 - 1),
-            ("top_p", 0.0, 1.0),
-            ("min_p", 0.0, 1.0),
-            ("repetition_penalty", 1e-3, 1e3),
-            ("seed", 0, 2**64 - 1),
+        for name, kind, low, high in (
+            ("temperature", float, 0.0, 100.0),
+            ("top_k", int, 0, 2**31 - 1),
+            ("top_p", float, 0.0, 1.0),
+            ("min_p", float, 0.0, 1.0),
+            ("repetition_penalty", float, 1e-3, 1e3),
+            ("seed", int, 0, 2**64 - 1),
         ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise InvalidArgument(f"{name} must be {low:g} to {high:g}, got {value!r}")
+            right = isinstance(value, int) or (kind is float and isinstance(value, float))
+            if isinstance(value, bool) or not right or not low <= value <= high:
+                noun = "a whole number from" if kind is int else "a number from"
+                raise InvalidArgument(f"{name} must be {noun} {low:g} to {high:g}, got {value!r}")
 
 
 class Decoder:

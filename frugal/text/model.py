@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ..bindings.text import Decoder, Sampling
 from ..errors import InvalidArgument, InvalidModel, MissingExtra, NoSuchFile
 from . import chat
 from .streaming import StreamDecoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from ..bindings.text import Decoder, Sampling
 
 BLOCK = 8  # tokens that C makes between two looks at stop strings, where nobody watches
 REASONS = {1: "stop", 2: "context"}
@@ -90,7 +89,6 @@ class TextModel:
         (frugal.cache).  Raises NoSuchFile, InvalidModel, InvalidArgument, MissingExtra.
         """
         from ..bindings import library
-        from ..bindings.text import Decoder
 
         path = Path(folder)
         if not path.is_dir():
@@ -231,16 +229,10 @@ class TextModel:
 
 
 @dataclass(frozen=True)
-class _Options:
-    """The options of `generate`, checked."""
+class _Options(Sampling):
+    """The options of `generate`, checked; those of one row's sampling are the base's."""
 
     max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
     stop: str | Sequence[str] = ()
     ignore_eos: bool = False
     logprobs: bool = False
@@ -248,6 +240,7 @@ class _Options:
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         n = self.max_new_tokens
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InvalidArgument(f"max_new_tokens must be a number from 0 on, got {n!r}")
@@ -255,14 +248,10 @@ class _Options:
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(s, str) for s in self.stop):
             raise InvalidArgument(f"stop must be strings, got {self.stop!r}")
-        self.sampling(0)
 
     def sampling(self, row: int) -> Sampling:
         """Of one row of a batch."""
-        from ..bindings.text import Sampling
-
-        seed = (self.seed + row) % 2**64 if isinstance(self.seed, int) and self.seed >= 0 else self.seed
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty, seed)
+        return replace(self, seed=(self.seed + row) % 2**64)
 
 
 def _open_plan(folder: Path, activations: str) -> Any:

@@ -9,13 +9,8 @@
  */
 #define _GNU_SOURCE
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include "../include/frugal.h"
-#include "../include/frugal_plan.h"
+#include "plan_file.h"
 
 enum { MAX_ISAS = 8, MAX_IO = 64, MAX_DIMS = 512 };
 
@@ -26,39 +21,7 @@ static int64_t now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void *alloc(size_t bytes) {
-    void *p = NULL;
-    if (posix_memalign(&p, 64, bytes + 64)) {
-        exit(2);
-    }
-    memset(p, 0, bytes + 64);
-    return p;
-}
-
-static void *read_file(const char *path, size_t *size) {
-    FILE *f = fopen(path, "rb");
-    if (!f || fseek(f, 0, SEEK_END)) {
-        perror(path);
-        exit(2);
-    }
-    *size = (size_t)ftell(f);
-    rewind(f);
-    void *p = alloc(*size);
-    if (fread(p, 1, *size, f) != *size) {
-        exit(2);
-    }
-    fclose(f);
-    return p;
-}
-
-static void must(frugal_status s, const frugal_error *e) {
-    if (s != FRUGAL_OK) {
-        fprintf(stderr, "step %d: %s\n", e->step, e->what);
-        exit(2);
-    }
-}
-
-static void fill(void *p, int64_t n, int32_t dtype) {
+static void fill(void *p, int64_t n, uint32_t dtype) {
     uint32_t state = 1;
     for (int64_t i = 0; i < n; i++) {
         state = state * 1664525 + 1013904223;
@@ -74,8 +37,6 @@ static void fill(void *p, int64_t n, int32_t dtype) {
         }
     }
 }
-
-static int64_t width(int32_t dtype) { return dtype == 1 || dtype == 6 ? 4 : dtype == 7 || dtype == 11 ? 8 : dtype == 10 ? 2 : 1; }
 
 typedef struct run {
     const char *name;
@@ -98,13 +59,14 @@ static void open_run(run *r, const frugal_plan *plan, frugal_pool *pool, const i
     must(frugal_session_init(&r->s, alloc(n), n, plan, isa, pool, (uint64_t)1 << 33, &e), &e);
     must(frugal_session_resolve(r->s, dims, &e), &e);
     for (uint32_t i = 0; i < plan->n_inputs; i++) {
-        const int32_t t = frugal_plan_input(plan, i), dtype = (int32_t)plan->tensors[t].dtype;
+        const int32_t t = frugal_plan_input(plan, i);
+        const uint32_t dtype = plan->tensors[t].dtype;
         int64_t shape[FRUGAL_MAX_RANK], count = 1;
         const int32_t rank = frugal_session_shape(r->s, t, shape);
         for (int32_t a = 0; a < rank; a++) {
             count *= shape[a];
         }
-        void *data = alloc((size_t)(count * width(dtype)));
+        void *data = alloc((size_t)count * width(dtype));
         fill(data, count, dtype);
         r->in[i] = data;
     }

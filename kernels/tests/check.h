@@ -1,52 +1,17 @@
-/* check.h - what the C test programs share: checks that are counted, random values, memory that nothing may take for zeros, and
- * whole lives of sessions in every instruction set. */
+/* check.h - what the C tests of whole plans share: values, and whole lives of sessions in every instruction set. */
 #ifndef CHECK_H
 #define CHECK_H
 #include <math.h>
-#include <stdio.h>
 
+#include "count.h"
 #include "isa.h"
 #include "ops.h"
 #include "plan_builder.h"
 
-/* ---- checks ---- */
-
-static long passed, failed;
-
-static inline void check(int ok, const char *what, const char *isa, int64_t a, int64_t b) {
-    passed += ok != 0;
-    failed += ok == 0;
-    if (!ok && failed < 40)
-        printf("FAIL %s %s (%lld, %lld)\n", isa, what, (long long)a, (long long)b);
-}
-#define CHECK(cond) check(!!(cond), #cond, __FILE__, __LINE__, 0)
-
-/* What main returns. */
-static inline int check_report(void) {
-    printf("%ld passed, %ld failed\n", passed, failed);
-    return failed != 0;
-}
-
 /* ---- values ---- */
 
-static inline uint32_t rnd(void) {
-    static uint64_t state = 88172645463325252u;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 20);
-}
-static inline int64_t upto(int64_t n) { return (int64_t)(rnd() % (uint32_t)n); }
 static inline int64_t one_of(int n, const int64_t *v) { return v[upto(n)]; }
 #define ONE_OF(...) one_of(PB_LIST(__VA_ARGS__))
-static inline float uniform(void) { return (float)((int32_t)rnd() / 2147483648.0); } /* -1 to 1 */
-
-static inline void *alloc(size_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    assert(p);
-    memset(p, 0xa5, (bytes + 64) / 64 * 64); /* nothing may rely on zeros */
-    return p;
-}
 static inline float *floats(int64_t n) {
     float *p = alloc((size_t)n * 4);
     for (int64_t i = 0; i < n; i++)

@@ -1,27 +1,8 @@
 /* test_extremes.c - the integer kernels of every instruction set where an int8 or int16 operation could saturate, or an int32 sum
  * wrap: operands at both ends of their range, depths up to the largest, compared with scalar.c byte for byte and with int64. */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "../src/fmath.h"
 #include "../src/isa.h"
-
-static long passed, failed;
-static void check(int ok, const char *what, const char *isa, int64_t a, int64_t b, int64_t c) {
-    passed += ok != 0;
-    failed += ok == 0;
-    if (!ok && failed < 40) {
-        printf("FAIL %s %s (%lld, %lld, %lld)\n", isa, what, (long long)a, (long long)b, (long long)c);
-    }
-}
-static void *alloc(size_t bytes) {
-    void *p = NULL;
-    if (posix_memalign(&p, 64, bytes ? bytes : 1)) {
-        exit(2);
-    }
-    memset(p, 0x5a, bytes);
-    return p;
-}
+#include "count.h"
 
 /* Patterns: all high, all low, high and low in turns of 1, 2, 4, 32, and mixed by a hash. */
 enum { PATTERNS = 7 };
@@ -277,6 +258,5 @@ int main(int argc, char **argv) {
     }
     test_convs(quick ? 1 << 10 : 17000); /* 255 * 128 * 4 * 17000 exceeds int32 */
     test_add();
-    printf("%ld passed, %ld failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

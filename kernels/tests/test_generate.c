@@ -1,35 +1,18 @@
 /* test_generate.c - sampling: against a plain sort, on every instruction set this CPU has. */
 #include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "count.h"
 #include "frugal_text.h"
-
-static int failures;
-#define CHECK(x)                                                                                                                 \
-    do {                                                                                                                         \
-        if (!(x)) {                                                                                                              \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                                              \
-            failures++;                                                                                                          \
-        }                                                                                                                        \
-    } while (0)
 
 enum { N = 1000 };
 static float logits[N];
 static _Alignas(64) unsigned char scratch[1 << 14];
 static const frugal_sampling greedy = {.top_p = 1, .repetition_penalty = 1};
 
-static uint64_t state = 1;
-static float noise(void) { /* in [-1, 1) */
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(state >> 32) * 0x1p-31f;
-}
-
 static const frugal_isa *set_logits(float spread) {
     for (int i = 0; i < N; i++)
-        logits[i] = spread * noise();
+        logits[i] = spread * uniform();
     return frugal_isa_find("scalar");
 }
 
@@ -188,6 +171,5 @@ int main(void) {
     test_likeliest();
     test_isas_agree();
     CHECK(frugal_sample_bytes(N) <= sizeof scratch);
-    printf("%s\n", failures ? "FAILED" : "sampling: ok");
-    return failures ? 1 : 0;
+    return check_report();
 }

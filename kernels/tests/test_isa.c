@@ -2,40 +2,10 @@
  *
  * Bytes are compared exactly, except that any NaN equals any NaN.  Prints one line per instruction set and "N passed, M failed".
  */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "../src/fmath.h"
 #include "../src/isa.h"
+#include "count.h"
 
-static long passed, failed;
-static void check(int ok, const char *what, const char *isa, int64_t a, int64_t b, int64_t c) {
-    passed += ok != 0;
-    failed += ok == 0;
-    if (!ok && failed < 40) {
-        printf("FAIL %s %s (%lld, %lld, %lld)\n", isa, what, (long long)a, (long long)b, (long long)c);
-    }
-}
-
-static uint64_t state = 88172645463325252u;
-static uint32_t rnd(void) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 20);
-}
-static int64_t upto(int64_t n) { return (int64_t)(rnd() % (uint32_t)n); } /* 0 .. n-1 */
-static float uniform(void) { return (float)((int32_t)rnd() / 2147483648.0); }
-
-/* 64-aligned, filled with a pattern; the exact size, so that AddressSanitizer sees a step beyond it. */
-static void *alloc(size_t bytes) {
-    void *p = NULL;
-    if (posix_memalign(&p, 64, bytes ? bytes : 1)) {
-        exit(2);
-    }
-    memset(p, 0x5a, bytes);
-    return p;
-}
 static float *floats(int64_t n, float range) {
     float *p = alloc((size_t)n * 4);
     for (int64_t i = 0; i < n; i++) {
@@ -780,6 +750,5 @@ int main(int argc, char **argv) {
     }
     test_detection();
     test_names();
-    printf("%ld passed, %ld failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

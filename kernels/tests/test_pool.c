@@ -4,8 +4,6 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,18 +14,8 @@ static int64_t cut(int64_t n, int32_t threads);
 #define FR_POOL_JOLT() jolt()
 #define FR_POOL_EACH(n, threads) cut(n, threads)
 #include "../src/pool.c"
+#include "count.h"
 #include "plan_builder.h"
-
-static int passed, failed;
-static void check(int ok, const char *what, int line) {
-    if (ok) {
-        passed++;
-        return;
-    }
-    failed++;
-    printf("line %d: %s\n", line, what);
-}
-#define CHECK(cond) check(!!(cond), #cond, __LINE__)
 
 /* ---- what this copy of the pool does differently ---- */
 
@@ -569,6 +557,5 @@ int main(void) {
     test_quota();
 #endif
     test_same_bytes();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

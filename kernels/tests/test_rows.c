@@ -3,44 +3,20 @@
  *
  * Bytes are compared exactly, except that any NaN equals any NaN.  Prints "N passed, M failed".
  */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "../src/fmath.h"
 #include "../src/isa.h"
+#include "count.h"
 
 enum { F32 = 1, U8 = 2, I8 = 3, U16 = 4, I16 = 5, I32 = 6, I64 = 7, BOOL = 9, F16 = 10, F64 = 11, BF16 = 16, MOST = 150 };
 static const int types[] = {F32, U8, I8, U16, I16, I32, I64, BOOL, F16, F64, BF16};
 enum { TYPES = sizeof types / sizeof *types };
 
-static long passed, failed;
-static void check(int ok, const char *what, const char *isa, int64_t a, int64_t b, int64_t c) {
-    passed += ok != 0;
-    failed += ok == 0;
-    if (!ok && failed < 40) {
-        printf("FAIL %s %s (%lld, %lld, %lld)\n", isa, what, (long long)a, (long long)b, (long long)c);
-    }
-}
-static uint64_t state = 88172645463325252u;
-static uint32_t rnd(void) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 20);
-}
 static int64_t size_of(int t) {
     return t == F64 || t == I64 ? 8 : t == F32 || t == I32 ? 4 : t == U8 || t == I8 || t == BOOL ? 1 : 2;
 }
 
-/* The exact size, so that AddressSanitizer sees a step beyond it. */
-static void *alloc(int64_t bytes) {
-    void *p = malloc((size_t)(bytes > 0 ? bytes : 1));
-    if (!p) {
-        exit(2);
-    }
-    memset(p, 0x5a, (size_t)bytes);
-    return p;
-}
+static void *room(int64_t bytes) { return alloc((size_t)bytes); }
+
 static float odd_float(void) {
     static const float odd[] = {
         0.0f,   -0.0f,  1.0f,          -1.0f,         0.5f,           2.5f,    127.5f,   -128.5f, 255.5f,   65519.0f,  65520.0f,
@@ -50,7 +26,7 @@ static float odd_float(void) {
 }
 /* tame: no NaN and nothing infinite, so that sums are compared and not NaNs. */
 static void *row(int t, int64_t n, int tame) {
-    uint8_t *p = alloc(n * size_of(t));
+    uint8_t *p = room(n * size_of(t));
     for (int64_t i = 0; i < n; i++) {
         float f = odd_float();
         f = tame && !(fabsf(f) < 1e6f) ? 1.5f : f;
@@ -90,7 +66,7 @@ static void test_binary(const frugal_isa *isa, int64_t n) {
     static const int operands[] = {F32, F64, I32, I64, BOOL};
     for (int k = 0; k < 5; k++) {
         const int t = operands[k];
-        void *a = row(t, n, 0), *b = row(t, n, 0), *y0 = alloc(8 * n), *y1 = alloc(8 * n);
+        void *a = row(t, n, 0), *b = row(t, n, 0), *y0 = room(8 * n), *y1 = room(8 * n);
         for (int kind = 0; kind < FRUGAL_BINARY_COUNT; kind++) {
             for (int steps = 0; steps < 4 && n > 0; steps++) {
                 const int sa = steps & 1, sb = steps >> 1;
@@ -110,7 +86,7 @@ static void test_binary(const frugal_isa *isa, int64_t n) {
 static void test_one_operand(const frugal_isa *isa, int64_t n) {
     for (int from = 0; from < TYPES; from++) {
         const int t = types[from];
-        void *x = row(t, n, 0), *y0 = alloc(8 * n), *y1 = alloc(8 * n);
+        void *x = row(t, n, 0), *y0 = room(8 * n), *y1 = room(8 * n);
         for (int to = 0; to < TYPES; to++) {
             const int has = scalar()->cast(types[to], t, y0, x, n);
             const int ok = isa->rows.cast(types[to], t, y1, x, n) == has;
@@ -136,7 +112,7 @@ static void test_where(const frugal_isa *isa, int64_t n) {
     static const int sizes[] = {U8, I16, I32, I64};
     uint8_t *c = row(BOOL, n, 0);
     for (int k = 0; k < 4; k++) {
-        void *a = row(sizes[k], n, 0), *b = row(sizes[k], n, 0), *y0 = alloc(8 * n), *y1 = alloc(8 * n);
+        void *a = row(sizes[k], n, 0), *b = row(sizes[k], n, 0), *y0 = room(8 * n), *y1 = room(8 * n);
         for (int steps = 0; steps < 4 && n > 0; steps++) {
             scalar()->where((int)size_of(sizes[k]), y0, c, a, b, steps & 1, steps >> 1, n);
             isa->rows.where((int)size_of(sizes[k]), y1, c, a, b, steps & 1, steps >> 1, n);
@@ -148,12 +124,12 @@ static void test_where(const frugal_isa *isa, int64_t n) {
 }
 
 static void test_codes(const frugal_isa *isa, int64_t n) {
-    float *x = row(F32, n, 0), *scale = row(F32, n, 1), *f0 = alloc(4 * n), *f1 = alloc(4 * n);
+    float *x = row(F32, n, 0), *scale = row(F32, n, 1), *f0 = room(4 * n), *f1 = room(4 * n);
     for (int64_t i = 0; i < n; i++) {
         scale[i] = 0.01f + fabsf(scale[i]);
     }
     for (int t = U8; t <= I32; t++) {
-        void *zero = row(t, n, 0), *y0 = alloc(4 * n), *y1 = alloc(4 * n);
+        void *zero = row(t, n, 0), *y0 = room(4 * n), *y1 = room(4 * n);
         for (int k = 0; k < 4 && n > 0; k++) {
             const void *z = k & 1 ? zero : NULL;
             const int has = scalar()->codes(t, y0, x, n, scale, z, k >> 1);
@@ -170,7 +146,7 @@ static void test_codes(const frugal_isa *isa, int64_t n) {
 
 static void test_sums(const frugal_isa *isa, int64_t n, int tame) {
     const int64_t step = n + 3, count = (int64_t)(rnd() % 40);
-    float *x = row(F32, n, tame), *m = row(F32, step * count, tame), *y0 = alloc(4 * n), *y1 = alloc(4 * n);
+    float *x = row(F32, n, tame), *m = row(F32, step * count, tame), *y0 = room(4 * n), *y1 = room(4 * n);
     for (int kind = 0; kind < FRUGAL_REDUCE_COUNT; kind++) {
         const float a = scalar()->reduce(kind, x, n), b = isa->rows.reduce(kind, x, n);
         check(same(F32, &a, &b, 1), "reduce", isa->name, n, kind, tame);
@@ -198,7 +174,7 @@ static void test_sums(const frugal_isa *isa, int64_t n, int tame) {
 
 static void test_softmax_columns(const frugal_isa *isa, int64_t n, int tame) {
     const int64_t step = n + 3, count = 1 + (int64_t)(rnd() % 40);
-    float *m = row(F32, step * count, tame), *y0 = alloc(4 * step * count), *y1 = alloc(4 * step * count);
+    float *m = row(F32, step * count, tame), *y0 = room(4 * step * count), *y1 = room(4 * step * count);
     for (int64_t e = 0; e < count && n > 2; e++) {
         m[e * step + 2] = -INFINITY;
     }
@@ -225,9 +201,9 @@ static void test_softmax_columns(const frugal_isa *isa, int64_t n, int tame) {
 /* Products with halves: scalar's bytes, and those of gemm_f32 with the widened weights. */
 static void test_half(const frugal_isa *isa, int64_t m, int64_t n, int64_t k, int bf16) {
     const int64_t np = (n + 15) / 16 * 16;
-    float *a = row(F32, m * k, 1), *bias = row(F32, np, 1), *residual = row(F32, m * n, 1), *wide = alloc(4 * np * k);
-    float *y[3] = {alloc(4 * m * n), alloc(4 * m * n), alloc(4 * m * n)};
-    uint16_t *b = alloc(2 * np * k);
+    float *a = row(F32, m * k, 1), *bias = row(F32, np, 1), *residual = row(F32, m * n, 1), *wide = room(4 * np * k);
+    float *y[3] = {room(4 * m * n), room(4 * m * n), room(4 * m * n)};
+    uint16_t *b = room(2 * np * k);
     for (int64_t i = 0; i < np * k; i++) { /* any bits, the infinite ones aside */
         b[i] = (uint16_t)rnd();
         b[i] &= bf16 ? 0xbfff : 0xfbff;
@@ -256,6 +232,5 @@ int main(void) {
             }
         }
     }
-    printf("%ld passed, %ld failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

@@ -198,10 +198,12 @@ def test_threads_take_turns(text_folder: Folder) -> None:
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"temperature": -1}, "temperature must be 0 to 100"),
+        ({"temperature": -1}, "temperature must be a number from 0 to 100"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
         ({"top_k": -1}, "top_k"),
+        ({"top_k": 2.5}, "top_k must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
         ({"seed": -1}, "seed"),
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
