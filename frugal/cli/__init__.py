@@ -10,10 +10,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FrugalError
-from . import bench, chat, compile, doctor, export, generate, inspect, quantize, run
+from . import bench, boards, chat, compile, deploy, doctor, export, generate, inspect, quantize, run
 from .common import Usage
 
-COMMANDS = (export, quantize, compile, run, generate, chat, bench, inspect, doctor)
+COMMANDS = (export, quantize, compile, run, generate, chat, bench, deploy, boards, inspect, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,153 @@
+/* fb_libc.c - the few functions of a C library that bundles call, each exact: fmaf rounds once, sqrtf is the nearest float. */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "math.h"
+#include "string.h"
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n) {
+    uint8_t *d = to;
+    const uint8_t *s = from;
+    if ((((uintptr_t)d | (uintptr_t)s) & 3) == 0) {
+        for (; n >= 4; n -= 4, d += 4, s += 4)
+            *(uint32_t *)(void *)d = *(const uint32_t *)(const void *)s;
+    }
+    while (n-- > 0)
+        *d++ = *s++;
+    return to;
+}
+
+void *memmove(void *to, const void *from, size_t n) {
+    uint8_t *d = to;
+    const uint8_t *s = from;
+    if (d <= s || d >= s + n)
+        return memcpy(to, from, n);
+    while (n-- > 0)
+        d[n] = s[n];
+    return to;
+}
+
+void *memset(void *to, int c, size_t n) {
+    uint8_t *d = to;
+    while (n-- > 0)
+        *d++ = (uint8_t)c;
+    return to;
+}
+
+int memcmp(const void *a, const void *b, size_t n) {
+    const uint8_t *p = a, *q = b;
+    for (; n > 0; n--, p++, q++) {
+        if (*p != *q)
+            return *p < *q ? -1 : 1;
+    }
+    return 0;
+}
+
+typedef union word {
+    float f;
+    uint32_t u;
+} word;
+
+/* v >> n, the lost bits as a lowest one. */
+static uint64_t jam(uint64_t v, int32_t n) {
+    if (n <= 0)
+        return v;
+    return n > 63 ? v != 0 : v >> n | ((v & ((UINT64_C(1) << n) - 1)) != 0);
+}
+
+/* The float nearest to v 2^e, ties to even. */
+static float nearest(uint32_t sign, uint64_t v, int32_t e) {
+    word r = {.u = 0};
+    if (v == 0)
+        return r.f; /* the difference of equals is +0 */
+    while (v >> 63 == 0)
+        v <<= 1, e--;
+    const int32_t exponent = e + 63, below = exponent < -126 ? -126 - exponent : 0;
+    v = jam(v, 38 + below); /* 24 bits, and two: half a unit, and whether there is anything below it */
+    uint32_t m = (uint32_t)(v >> 2);
+    const uint32_t rest = (uint32_t)v & 3;
+    m += rest > 2 || (rest == 2 && (m & 1));
+    r.u = sign | (below ? m : m + (uint32_t)(exponent + 126) * 0x800000u); /* a carry moves into the exponent by itself */
+    if (exponent > 127 || (r.u & 0x7f800000) == 0x7f800000)
+        r.u = sign | 0x7f800000;
+    return r.f;
+}
+
+/* A float's 24 bits, the highest set, and the exponent of the lowest. */
+static uint32_t take(uint32_t u, int32_t *e) {
+    uint32_t m = u & 0x7fffff;
+    *e = (int32_t)(u >> 23 & 255);
+    if (*e != 0)
+        m |= 0x800000;
+    else
+        *e = 1;
+    while (m != 0 && m >> 23 == 0)
+        m <<= 1, --*e;
+    *e -= 150;
+    return m;
+}
+
+#if !defined(__ARM_FEATURE_FMA) && !defined(__riscv_flen)
+float fmaf(float a, float b, float c) {
+    const word x = {.f = a}, y = {.f = b}, z = {.f = c};
+    const int special = (x.u & 0x7f800000) == 0x7f800000 || (y.u & 0x7f800000) == 0x7f800000;
+    if (!special && (z.u & 0x7f800000) == 0x7f800000)
+        return c;
+    if (special || a == 0 || b == 0)
+        return a * b + c;
+    if (c == 0)
+        return a * b;
+    int32_t ep, ez, e2;
+    uint64_t p = (uint64_t)take(x.u, &ep) * take(y.u, &e2), q = take(z.u, &ez);
+    const uint32_t sp = (x.u ^ y.u) & 0x80000000u, sz = z.u & 0x80000000u;
+    p <<= 14, ep += e2 - 14; /* below bit 62, so that a sum fits; what is shifted out leaves its mark far below the result */
+    q <<= 38, ez -= 38;
+    if (ep > ez)
+        q = jam(q, ep - ez), ez = ep;
+    else
+        p = jam(p, ez - ep);
+    if (sp == sz)
+        return nearest(sp, p + q, ez);
+    return p > q ? nearest(sp, p - q, ez) : nearest(sz, q - p, ez);
+}
+#endif
+
+#if !defined(__ARM_FEATURE_FMA) && !defined(__riscv_flen)
+/* Digit by digit. */
+float sqrtf(float x) {
+    const word v = {.f = x};
+    if (!(x > 0) || v.u == 0x7f800000)
+        return x == 0 || v.u == 0x7f800000 || x != x ? x : NAN;
+    int32_t e;
+    uint64_t m = (uint64_t)take(v.u, &e) << 25, root = 0; /* 49 bits: the root has 25 */
+    e -= 25;
+    if (e & 1)
+        m <<= 1, e--;
+    for (uint64_t bit = UINT64_C(1) << 25; bit != 0; bit >>= 1) {
+        if ((root + bit) * (root + bit) <= m)
+            root += bit;
+    }
+    return nearest(0, root << 1 | (root * root != m), e / 2 - 1);
+}
+#endif
+
+float rintf(float x) {
+    const float magic = x < 0 ? -8388608.0f : 8388608.0f;
+    const word v = {.f = x};
+    if ((v.u & 0x7fffffff) >= 0x4b000000)
+        return x;
+    volatile float sum = x + magic;
+    word r = {.f = sum - magic};
+    r.u |= v.u & 0x80000000u;
+    return r.f;
+}
+
+float floorf(float x) {
+    const float r = rintf(x);
+    return r > x ? r - 1.0f : r;
+}
+
+float ceilf(float x) {
+    const float r = rintf(x);
+    return r < x ? r + 1.0f : r;
+}

@@ -1,0 +1,48 @@
+/* board_common.c - numbers as text, marks, the painted stack. */
+#include "board.h"
+
+void board_number(const char *name, uint32_t value) {
+    char digits[12];
+    int at = 11;
+    digits[at--] = 0;
+    digits[at--] = '\n';
+    do { /* a core without division gets the quotient from shifts */
+        uint32_t q = (value >> 1) + (value >> 2);
+        q += q >> 4, q += q >> 8, q += q >> 16, q >>= 3;
+        uint32_t r = value - q * 10;
+        q += r > 9, r -= r > 9 ? 10 : 0;
+        digits[at--] = (char)('0' + r);
+        value = q;
+    } while (value != 0);
+    board_text(name);
+    board_text(" ");
+    board_text(digits + at + 1);
+}
+
+__attribute__((noinline, used)) void roi_begin(void) { __asm volatile("" ::: "memory"); }
+__attribute__((noinline, used)) void roi_end(void) { __asm volatile("" ::: "memory"); }
+
+#ifdef BOARD_STACK
+extern uint32_t __bss_end[], __stack_top[];
+enum { PAINT = 0x5aa5c33c, MOST = 8192 };
+
+/* Words from the lowest place of the stack (at most 8 KiB below the top) up to a little below this function's own. */
+static uint32_t *lowest(void) {
+    uint32_t *low = __bss_end, *floor = __stack_top - MOST / 4;
+    return low > floor ? low : floor;
+}
+void __attribute__((noinline)) board_paint_stack(void) {
+    volatile uint32_t here;
+    for (volatile uint32_t *p = lowest(); p < &here - 16; p++)
+        *p = PAINT;
+}
+uint32_t board_stack_used(void) {
+    const volatile uint32_t *p = lowest();
+    while (p < __stack_top && *p == PAINT)
+        p++;
+    return (uint32_t)((__stack_top - p) * 4);
+}
+#else
+void board_paint_stack(void) {}
+uint32_t board_stack_used(void) { return 0; }
+#endif
