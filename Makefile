@@ -16,7 +16,8 @@ PYTEST_ARGS ?=
 EXPORT_PACKAGES ?= torch==2.13.0 optimum-onnx==0.1.0 transformers==4.57.6
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 # Not the headers that are tables set by hand: include/*.h, isa.h.
-C_FILES = $(filter-out %/isa.h,$(wildcard kernels/src/*.[ch] kernels/src/isa/*.[ch] kernels/tests/*.[ch] kernels/bench/*.[ch]))
+C_FILES = $(filter-out %/isa.h,$(wildcard kernels/src/*.[ch] kernels/src/isa/*.[ch] kernels/tests/*.[ch] kernels/bench/*.[ch] \
+	kernels/mcu/*.[ch] kernels/mcu/*/*.[ch]))
 BUILD_INPUTS = pyproject.toml CMakeLists.txt kernels/CMakeLists.txt bindings/make_ffi.py \
 	$(wildcard kernels/include/*.h kernels/src/*.[ch] kernels/src/isa/*.[ch])
 

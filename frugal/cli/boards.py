@@ -39,12 +39,10 @@ def main(args: argparse.Namespace) -> None:
         print_json({"boards": rows, "zig": boards.zig() is not None})
         return
     print_table(
-        [
-            (r["name"], r["title"], r["backend"], r["compiler"] or "missing", "yes" if r["emulator"] else "missing")
-            for r in rows
-        ],
+        [(r["name"], r["title"], r["backend"], r["compiler"] or "missing", "yes" if r["emulator"] else "missing") for r in rows],
         ("board", "", "kernels", "compiler", "emulator"),
     )
     missing = sorted({m for r in rows for m in r["missing"]})
     if missing:
-        print(f"\nmissing: {', '.join(missing)}\n  {boards.install_command(missing)}\n  without root: pip install ziglang (the compiler)")
+        print(f"\nmissing: {', '.join(missing)}\n  {boards.install_command(missing)}")
+        print("  without root: pip install ziglang (the compiler)")

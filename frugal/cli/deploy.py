@@ -43,14 +43,17 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         print_json(report.manifest)
         return
-    ram, flash = report.manifest["ram"], report.manifest["flash"]
-    print(f"{args.out}: {report.manifest['board']}, {report.manifest['backend']} kernels")
+    m = report.manifest
+    ram, flash, bound = m["ram"], m["flash"], m["ram"]["live_bound"]
+    print(f"{args.out}: {m['board']}, {m['backend']} kernels")
     print(f"  flash  {flash['weights']} weights, {flash['constants']} other constants, {_known(flash['code'])} code")
-    print(f"  RAM    {ram['arena']} arena (no plan can go below {ram['live_bound']}), {_known(ram['stack'])} stack, {_known(ram['data'])} data")
-    print(f"  {_known(report.manifest['instructions_per_inference'])} instructions an inference, {_known(report.manifest['instructions_init'])} before the first")
+    print(
+        f"  RAM    {ram['arena']} arena (no plan can go below {bound}), {_known(ram['stack'])} stack, {_known(ram['data'])} data"
+    )
+    print(f"  instructions: {_known(m['instructions_per_inference'])} a run, {_known(m['instructions_init'])} before the first")
     for text in report.refused:
         print(f"  note: general kernel for {text}")
-    for text in report.manifest["notes"]:
+    for text in m["notes"]:
         print(f"  note: {text}")
 
 

@@ -98,7 +98,9 @@ def emulate(elf: Path, image: Image, board: Board, count: Path | None, profile: 
         words += ["-plugin", option, "-d", "plugin"]
     words += [str(elf)] if board.linux else ["-kernel", str(elf)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=EMULATOR_SECONDS, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=EMULATOR_SECONDS, check=False, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired as e:
         raise FrugalError(f"the self-test did not end within {EMULATOR_SECONDS} s in {words[0]}") from e
     text = done.stdout + done.stderr

@@ -176,7 +176,9 @@ def golden(plan: bytes, placed: Placed, options: Options) -> tuple[list[Case], d
                 continue
             given = None if options.inputs is None else options.inputs.get(port.name)
             feeds[port.name] = generated(port, chance, i) if given is None else _given(given, i, port)
-        results = dict(zip([p.name for p in net.outputs], session.run([p.name for p in net.outputs], {**feeds, **states}), strict=True))
+        results = dict(
+            zip([p.name for p in net.outputs], session.run([p.name for p in net.outputs], {**feeds, **states}), strict=True)
+        )
         cases.append((feeds, results))
         states = {p.name: results[p.state] for p in net.inputs if p.state}
     return cases, start
@@ -185,9 +187,11 @@ def golden(plan: bytes, placed: Placed, options: Options) -> tuple[list[Case], d
 def _given(values: np.ndarray, i: int, port: Port) -> np.ndarray:
     if values.dtype != NUMPY[port.dtype] or values.shape[1:] != port.shape or i >= len(values):
         raise InvalidArgument(
-            f"input {port.name}: want {DType(port.dtype).name} [cases, {', '.join(map(str, port.shape))}], got {values.dtype} {values.shape}"
+            f"input {port.name}: want {DType(port.dtype).name} [cases, {', '.join(map(str, port.shape))}], "
+            f"got {values.dtype} {values.shape}"
         )
-    return values[i]
+    case: np.ndarray = values[i]
+    return case
 
 
 # ---- files ----
@@ -213,13 +217,14 @@ def bundle_files(
     for name in ("board.h", "board_common.c", "selftest.c", begin[board.start], *([] if board.linux else ["semihost.c"])):
         files[f"start/{name}"] = (mcu / "start" / name).read_text().replace('"board.h"', '"start/board.h"')
     if not board.linux:
-        files |= {f"libc/{name}": (mcu / "libc" / name).read_text() for name in ("string.h", "math.h", "fb_libc.c")}
+        files |= {f"libc/{name}": (mcu / "libc" / name).read_text() for name in ("stdint.h", "string.h", "math.h", "fb_libc.c")}
         files["board.ld"] = texts.linker_script(board)
     if p.native:
         needed = native.files(p.native)
         files |= {name: (folder("src") / name).read_text() for name in (*needed, *native.HEADERS)}
         files |= {name: (folder("include") / name).read_text() for name in native.PUBLIC}
         files |= emit.native_files(p, isa_functions(needed))
+        files["fb_native.c"] = (mcu / "fb_native.c").read_text()
     files |= {
         "model.h": emit.model_header(placed, title),
         "model.c": emit.model_source(placed),
@@ -250,7 +255,7 @@ def _write(path: Path, files: Mapping[str, str]) -> None:
 # ---- what it takes ----
 def _check_fit(placed: Placed, board: Board) -> None:
     """Raises DoesNotFit with how much is missing, where it goes and what would help."""
-    data, arena = len(placed.program.data.bytes), placed.arena_bytes
+    data, arena = len(placed.program.data.blob), placed.arena_bytes
     if board.ram and arena + STACK_ROOM > board.ram:
         raise DoesNotFit(texts.too_much_ram(placed, board, arena + STACK_ROOM - board.ram))
     if board.flash and data > board.flash:
@@ -271,7 +276,7 @@ def _manifest(
         "inputs": [_port(q) for q in p.net.inputs],
         "outputs": [_port(q) for q in p.net.outputs],
         "ram": {"arena": placed.arena_bytes, "live_bound": placed.arena.bound, "stack": None, "data": None},
-        "flash": {"weights": p.data.weights, "constants": len(p.data.bytes) - p.data.weights, "code": None},
+        "flash": {"weights": p.data.weights, "constants": len(p.data.blob) - p.data.weights, "code": None},
         "instructions_per_inference": None,
         "instructions_init": None,
         "general_kernels": p.refused,

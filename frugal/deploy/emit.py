@@ -82,7 +82,8 @@ def _number(value: int | float) -> str:
 def words_text(words: np.ndarray, notes: Sequence[tuple[int, str]] = ()) -> str:
     """Initializers, eight a line, a comment where something begins."""
     starts = {offset // 4: note for offset, note in notes}
-    lines, line = [], []
+    lines: list[str] = []
+    line: list[str] = []
     for i, word in enumerate(words.tolist()):
         if i in starts:
             if line:
@@ -109,9 +110,11 @@ def bytes_text(values: np.ndarray) -> str:
 def data_source(program: Program) -> str:
     words = program.data.words()
     return (
-        "/* model_data.c - the constants of the model: weights as the kernels read them, scales, tables.  Written by frugal deploy. */\n"
+        "/* model_data.c - the constants of the model: weights as the kernels read them, scales, tables.\n"
+        " * Written by frugal deploy. */\n"
         '#include "model_plan.h"\n\n'
-        f"const uint32_t model_data[{len(words) + READ_AHEAD // 4}] __attribute__((aligned(16))) = {{\n{words_text(words, program.data.notes)}\n}};\n"
+        f"const uint32_t model_data[{len(words) + READ_AHEAD // 4}] __attribute__((aligned(16))) = {{\n"
+        f"{words_text(words, program.data.notes)}\n}};\n"
     )
 
 
@@ -149,7 +152,9 @@ def model_source(placed: Placed) -> str:
     for port in p.net.inputs:
         target = next((o for o in p.net.outputs if o.name == port.state), None)
         if target is not None and target.buffer is not port.buffer:
-            calls.append(f"    memcpy(model_arena + {port.buffer.offset}, model_arena + {target.buffer.offset}, {port.buffer.bytes});")
+            calls.append(
+                f"    memcpy(model_arena + {port.buffer.offset}, model_arena + {target.buffer.offset}, {port.buffer.bytes});"
+            )
     body = "\n".join(calls)
     resets = "\n".join(
         f"    memset(model_arena + {port.buffer.offset}, {_state_zero(port)}, {port.buffer.bytes}); /* {safe(port.name)} */"
@@ -160,7 +165,8 @@ def model_source(placed: Placed) -> str:
     data = "    const uint32_t *const data = model_data;\n" if needs_data else ""
     natives = native_source(placed) if p.native else ""
     return (
-        "/* model.c - the model as calls of its kernels, one after another.  Written by frugal deploy; read it, but do not edit it. */\n"
+        "/* model.c - the model as calls of its kernels, one after another.\n"
+        " * Written by frugal deploy; read it, but do not edit it. */\n"
         '#include <string.h>\n\n#include "model.h"\n#include "model_plan.h"\n\n'
         f"uint8_t model_arena[MODEL_ARENA_BYTES] __attribute__((aligned(16)));\n\n"
         f"static const model_plan plan = {{\n{layers}\n}};\n{natives}\n"
@@ -190,7 +196,7 @@ def model_header(placed: Placed, title: str) -> str:
         " *     model_reset();                  states to their zero, when there are any",
         " *     fill model_<input>();  model_run();  read model_<output>()",
         " *",
-        " * Inputs and outputs lie in the arena; model_run overwrites inputs, except states, which it brings up to date itself. */",
+        " * Inputs and outputs lie in the arena; model_run overwrites inputs, but for states, which it brings up to date. */",
         "#ifndef MODEL_H",
         "#define MODEL_H",
         "#include <stdint.h>",
@@ -205,7 +211,10 @@ def model_header(placed: Placed, title: str) -> str:
     for kind, ports in (("input", p.net.inputs), ("output", p.net.outputs)):
         for port in ports:
             state = " (a state)" if port.state or port.name in states else ""
-            lines += ["", f"/* {kind} '{safe(port.name)}'{state}: {C_TYPES[DType(port.dtype)]} {_shape(port)}" + _real(port) + " */"]
+            lines += [
+                "",
+                f"/* {kind} '{safe(port.name)}'{state}: {C_TYPES[DType(port.dtype)]} {_shape(port)}" + _real(port) + " */",
+            ]
             upper = port.c_name.upper()
             elements = int(np.prod(port.shape, dtype=np.int64))
             lines.append(f"#define MODEL_{upper}_ELEMENTS {elements}u")
@@ -215,7 +224,8 @@ def model_header(placed: Placed, title: str) -> str:
                 lines.append(f"#define MODEL_{upper}_ZERO ({port.zero})")
             ctype = C_TYPES[DType(port.dtype)]
             lines.append(
-                f"static inline {ctype} *model_{port.c_name}(void) {{ return ({ctype} *)(void *)(model_arena + {port.buffer.offset}); }}"
+                f"static inline {ctype} *model_{port.c_name}(void) {{\n"
+                f"    return ({ctype} *)(void *)(model_arena + {port.buffer.offset});\n}}"
             )
     return "\n".join([*lines, "#endif", ""])
 
@@ -243,8 +253,10 @@ def native_source(placed: Placed) -> str:
         size = 0 if step.scratch is None else step.scratch.bytes
         lines.append(
             f"static void native_{i}(void) {{\n"
-            f"    const fr_call c = {{.isa = &native_isa, .threads = 1, .n_in = {len(inputs)}, .n_out = {len(outputs)}, .n_attr = {len(step.attrs)},\n"
-            f"                       .in = in{i}, .out = out{i}, .attrs = attrs{i}, .shared = {scratch[0]}, .scratch = {scratch[1]},\n"
+            f"    const fr_call c = {{.isa = &native_isa, .threads = 1, .n_in = {len(inputs)}, .n_out = {len(outputs)},\n"
+            f"                       .n_attr = {len(step.attrs)},\n"
+            f"                       .in = in{i}, .out = out{i}, .attrs = attrs{i},\n"
+            f"                       .shared = {scratch[0]}, .scratch = {scratch[1]},\n"
             f"                       .scratch_bytes = {size}, .err = &native_error}};\n"
             f"    (void)fr_{step.name}_run(&c);\n}}"
         )
@@ -257,7 +269,9 @@ def _int64(value: int) -> str:
 
 def _tensor(o: NativeOperand) -> str:
     place = (
-        f"model_arena + {o.buffer.offset}" if o.buffer is not None else f"(uint8_t *)(uintptr_t)((const uint8_t *)model_data + {o.offset})"
+        f"model_arena + {o.buffer.offset}"
+        if o.buffer is not None
+        else f"(uint8_t *)(uintptr_t)((const uint8_t *)model_data + {o.offset})"
     )
     dims = ", ".join(map(str, o.shape)) or "0"
     kind = 1 if o.buffer is None else 0
@@ -279,33 +293,24 @@ def native_files(program: Program, functions: Sequence[str]) -> dict[str, str]:
             entries.append(f".{name} = {name}")
     if rows:
         entries.append(".rows = {" + ", ".join(rows) + "}")
-    table = ",\n    ".join([".name = \"scalar\"", ".chunk = 1", ".codes = FR_CODES_U8", *entries])
+    table = ",\n    ".join(['.name = "scalar"', ".chunk = 1", ".codes = FR_CODES_U8", *entries])
     header = (
         "/* native.h - operations of the PC's own sources, on one thread.  Written by frugal deploy. */\n"
-        "#ifndef NATIVE_H\n#define NATIVE_H\n#include \"frugal.h\"\n#include \"ops.h\"\n"
+        '#ifndef NATIVE_H\n#define NATIVE_H\n#include "frugal.h"\n#include "ops.h"\n'
         "extern const frugal_isa native_isa;\nextern frugal_error native_error;\n#endif\n"
     )
     source = (
-        "/* native.c - scalar.c, of whose functions the table names those that this model calls; no threads.  Written by frugal deploy. */\n"
-        '#include "native.h"\n\n#include "isa/scalar.c"\n\n'
-        f"const frugal_isa native_isa = {{\n    {table}}};\nfrugal_error native_error;\n\n"
-        "frugal_status fr_fail(const fr_call *c, frugal_status status, int32_t pos, int32_t axis, int64_t want, int64_t got, const char *what) {\n"
-        "    (void)c, (void)pos, (void)axis, (void)want, (void)got, (void)what;\n    return status;\n}\n\n"
-        "void fr_pool_run(frugal_pool *pool, int64_t n, fr_task task, void *ctx) {\n    (void)pool;\n"
-        "    for (int64_t i = 0; i < n; i++)\n        task(ctx, i, 0);\n}\n\n"
-        "void fr_pool_begin(frugal_pool *pool, int64_t operations) { (void)pool, (void)operations; }\n"
-        "void fr_pool_expect(frugal_pool *pool, int64_t operations) { (void)pool, (void)operations; }\n"
-        "void fr_pool_end(frugal_pool *pool) { (void)pool; }\n"
-        "/* Transformed weights are for larger machines. */\n"
-        "frugal_status fr_qwino_check(const fr_call *c) { (void)c; return FRUGAL_UNSUPPORTED; }\n"
-        "frugal_status fr_qwino_run(const fr_call *c, bool small) { (void)c, (void)small; return FRUGAL_UNSUPPORTED; }\n"
-        "int64_t fr_qwino_scratch(const fr_call *c) { (void)c; return 0; }\n"
+        "/* native.c - scalar.c, of whose functions the table names those that this model calls.  Written by frugal deploy. */\n"
+        '#include "isa/scalar.c"\n\n'
+        f"extern const frugal_isa native_isa;\nconst frugal_isa native_isa = {{\n    {table}}};\n"
     )
     return {"native.h": header, "native.c": source}
 
 
 # ---- golden data ----
-def golden_header(placed: Placed, cases: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]], start: dict[str, np.ndarray]) -> str:
+def golden_header(
+    placed: Placed, cases: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]], start: dict[str, np.ndarray]
+) -> str:
     """cases: inputs without states, and all outputs, by name; start: the states before the first."""
     net = placed.program.net
     inputs = [p for p in net.inputs if p.state is None]
@@ -321,16 +326,18 @@ def golden_header(placed: Placed, cases: list[tuple[dict[str, np.ndarray], dict[
 
     states = [p for p in net.inputs if p.state is not None]
     fills = "".join(
-        f"    for (uint32_t i = 0; i < {p.buffer.bytes}; i++)\n        model_arena[{p.buffer.offset} + i] = golden_state_{p.c_name}[i];\n"
+        f"    for (uint32_t i = 0; i < {p.buffer.bytes}; i++)\n"
+        f"        model_arena[{p.buffer.offset} + i] = golden_state_{p.c_name}[i];\n"
         for p in states
     )
     return "\n".join(
         [
             "/* golden.h - inputs, and the outputs that the PC computes from them.  Written by frugal deploy. */",
-            "#ifndef GOLDEN_H\n#define GOLDEN_H\n#include \"model.h\"",
+            '#ifndef GOLDEN_H\n#define GOLDEN_H\n#include "model.h"',
             "typedef struct golden_tensor {\n    void *tensor;\n    uint32_t bytes;\n} golden_tensor;",
             f"enum {{ GOLDEN_CASES = {len(cases)}, GOLDEN_INPUTS = {len(inputs)}, GOLDEN_OUTPUTS = {len(net.outputs)} }};",
-            f"enum {{ GOLDEN_IN_BYTES = {sum(p.buffer.bytes for p in inputs)}, GOLDEN_OUT_BYTES = {sum(p.buffer.bytes for p in net.outputs)} }};",
+            f"enum {{ GOLDEN_IN_BYTES = {sum(p.buffer.bytes for p in inputs)} }};",
+            f"enum {{ GOLDEN_OUT_BYTES = {sum(p.buffer.bytes for p in net.outputs)} }};",
             table("golden_inputs", inputs),
             table("golden_outputs", net.outputs),
             array("golden_in", flat_in),

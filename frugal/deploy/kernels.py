@@ -1,7 +1,7 @@
 """Integer steps of the plan as calls of the small kernels (kernels/mcu/fb.h).
 
-Codes are signed on boards.  A tensor of uint8 that only these steps see is kept less 128 ("moved"); one that the model's caller or
-another operation sees stays as it is, and fb_flip stands between.
+Codes are signed on boards.  A tensor of uint8 that only these steps see is kept less 128 ("moved"); one that the model's caller
+or another operation sees stays as it is, and fb_flip stands between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..compiler.ir import NUMPY, DType, Op, Step, Tensor
 from ..compiler.pack import round_up
 from . import native, packing
 from .memory import EXACT
-from .network import Buffer, Network, concrete
+from .network import Buffer, Network, short
 from .packing import Weights
 from .program import Program
 
@@ -46,7 +46,9 @@ class Lowering:
         fixed: set[Tensor] = set()
         ports = {p.buffer for p in (*self.net.inputs, *self.net.outputs)}
         for step in self.net.steps:
-            mine = [self.net.roots[t] for t in (*step.inputs, *step.outputs) if t is not None and not t.known and t.weight is None]
+            mine = [
+                self.net.roots[t] for t in (*step.inputs, *step.outputs) if t is not None and not t.known and t.weight is None
+            ]
             if step.op in MOVING and self._moves(step):
                 for other in mine[1:]:
                     parent[find(other)] = find(mine[0])
@@ -66,7 +68,9 @@ class Lowering:
             return self._buffer(t)
         source = self._buffer(t)
         made = Buffer(f"{t.name} less 128", source.bytes)
-        self.program.call(f"fb_flip({{1}}, {{0}}, {source.bytes});", [source], [made], f"{t.name} to signed codes", over={source: 0})
+        self.program.call(
+            f"fb_flip({{1}}, {{0}}, {source.bytes});", [source], [made], f"{t.name} to signed codes", over={source: 0}
+        )
         return made
 
     def put_codes(self, t: Tensor, make: Callable[[Buffer], None]) -> None:
@@ -88,9 +92,8 @@ class Lowering:
             p.touch(port.buffer)
             p.lives[port.buffer].first = -1
         for step in self.net.steps:
-            if step.op in INTEGER and self._takes(step):
-                getattr(self, "_" + step.op.name.lower())(step)
-            elif step.op in MOVING and self._moves(step):
+            integer = step.op in INTEGER and self._takes(step)
+            if integer or (step.op in MOVING and self._moves(step)):
                 getattr(self, "_" + step.op.name.lower())(step)
             else:
                 native.lower(p, step)
@@ -121,18 +124,35 @@ class Lowering:
         _, oh, ow, co = self.net.shape(y)
         if a[1] * a[2] == 1 and not depth and h * width == oh * ow and a[9] == a[10] == 0 and h == 1:
             h, width, oh, ow = 1, width, 1, ow
-        shape = {"h": h, "w": width, "c": c, "kh": a[1], "kw": a[2], "sh": a[3], "sw": a[4], "pt": a[9], "pl": a[10], "oh": oh, "ow": ow, "co": co}
+        shape = {
+            "h": h,
+            "w": width,
+            "c": c,
+            "kh": a[1],
+            "kw": a[2],
+            "sh": a[3],
+            "sw": a[4],
+            "pt": a[9],
+            "pl": a[10],
+            "oh": oh,
+            "ow": ow,
+            "co": co,
+        }
         points = {"zx": a[11] - 128, "zy": a[12] - 128, "lo": a[13] - 128, "hi": a[14] - 128}
         out = {DType.INT32: 1, DType.FLOAT: 2}.get(DType(y.dtype), 0)
         source = self.codes(x)
-        name = step.name
+        name = short(step.name)
         fast = self._fast(step, w, depth, shape, points, out)
+        general = {"groups": a[0], "dh": a[5], "dw": a[6], "uh": a[7], "uw": a[8], "out": out}
+
+        def make(target: Buffer) -> None:
+            if isinstance(fast, str):
+                self._general(name, w, depth, shape, points, general, source, target)
+            else:
+                self._packed(name, fast, shape, points, source, target)
+
         if isinstance(fast, str):
             self.program.refused.append(f"{name}: {fast}")
-            general = {"groups": a[0], "dh": a[5], "dw": a[6], "uh": a[7], "uw": a[8], "out": out}
-            make = lambda target: self._general(name, w, depth, shape, points, general, source, target)  # noqa: E731
-        else:
-            make = lambda target: self._packed(name, fast, shape, points, source, target)  # noqa: E731
         if out:
             make(self._buffer(y))
         else:
@@ -149,9 +169,9 @@ class Lowering:
             return "its sums could leave 32 bits"
         if self.backend == "dsp" and (most * w.scale >= SAFE_PRODUCT).any():
             return "its results before saturation could leave 16 bits"
-        if self.backend == "portable" and not self.hard_float:
-            if (most >= 1 << 23).any() or (w.scale < 2.0**-20).any() or (w.scale >= 0.25).any():
-                return "its sums or scales are out of the range of integer rounding"
+        narrow = (most >= 1 << 23).any() or (w.scale < 2.0**-20).any() or (w.scale >= 0.25).any()
+        if self.backend == "portable" and not self.hard_float and narrow:
+            return "its sums or scales are out of the range of integer rounding"
         if depth:
             return self._fast_depth(w, s, points)
         if a[0] != 1:
@@ -232,7 +252,15 @@ class Lowering:
         return 32 * width, EXACT if same else None
 
     def _general(
-        self, name: str, w: Weights, depth: bool, s: dict[str, int], points: dict[str, int], general: dict[str, int], x: Buffer, y: Buffer
+        self,
+        name: str,
+        w: Weights,
+        depth: bool,
+        s: dict[str, int],
+        points: dict[str, int],
+        general: dict[str, int],
+        x: Buffer,
+        y: Buffer,
     ) -> None:
         p = self.program
         p.sources.add("fb_any.c")
@@ -254,22 +282,22 @@ class Lowering:
     def _qconv(self, step: Step) -> None:
         a = self._attributes(step)
         c, co = self.net.shape(_known(step.inputs[0]))[3], self.net.shape(step.out)[3]
-        w = packing.unpack_conv(
-            _const(step.inputs[1]), _const(step.inputs[2]), a[0], co, a[1], a[2], c // a[0], a[6] != 1, a[11]
-        )
+        w = packing.unpack_conv(_const(step.inputs[1]), _const(step.inputs[2]), a[0], co, a[1], a[2], c // a[0], a[6] != 1, a[11])
         self._convolution(step, w, depth=False)
 
     def _qdepth(self, step: Step) -> None:
         a = self._attributes(step)
         co = self.net.shape(step.out)[3]
-        self._convolution(step, packing.unpack_depth(_const(step.inputs[1]), _const(step.inputs[2]), co, a[1], a[2], a[11]), depth=True)
+        self._convolution(
+            step, packing.unpack_depth(_const(step.inputs[1]), _const(step.inputs[2]), co, a[1], a[2], a[11]), depth=True
+        )
 
     def _qbinary(self, step: Step) -> None:
         a = self._attributes(step)
         ma, mb = (float(np.float32(v)) for v in step.attrs[6:8])  # type: ignore[arg-type]
         ia, ib = (round(v * 2.0**21) for v in (ma, mb))
         reach = 255 * (abs(ma) + abs(mb))
-        exact = reach < 512
+        exact = reach < 1000
         buffers = [self.codes(_known(t)) for t in step.inputs]
         n = int(np.prod(self.net.shape(step.out)))
         values: list[tuple[str, int | float]] = [("n", n), ("za", a[1] - 128), ("zb", a[2] - 128), ("zy", a[3] - 128)]
@@ -277,9 +305,9 @@ class Lowering:
         layer = self.program.layer("fb_add", values)
 
         def make(target: Buffer) -> None:
-            over: dict[Buffer, int | str] = {b: 0 for b in buffers}
+            over: dict[Buffer, int | str] = dict.fromkeys(buffers, 0)
             self.program.sources.add("fb_add.c")
-            self.program.call(f"fb_add_run({layer}, {{0}}, {{1}}, {{2}});", buffers, [target], step.name, over=over)
+            self.program.call(f"fb_add_run({layer}, {{0}}, {{1}}, {{2}});", buffers, [target], short(step.name), over=over)
 
         self.put_codes(step.out, make)
 
@@ -291,21 +319,32 @@ class Lowering:
         kh, kw = (h, w) if 0 in a[1:3] else a[1:3]
         names = ("h", "w", "c", "kh", "kw", "sh", "sw", "dh", "dw", "pt", "pl", "oh", "ow", "zx", "zy", "kind")
         numbers = (h, w, c, kh, kw, *a[3:9], oh, ow, a[9] - 128, a[10] - 128, a[0])
-        layer = self.program.layer("fb_pool", [*zip(names, numbers, strict=True), ("m", float(step.attrs[11]))])  # type: ignore[arg-type]
+        m = float(step.attrs[11])  # type: ignore[arg-type]
+        layer = self.program.layer("fb_pool", [*zip(names, numbers, strict=True), ("m", m)])
         source = self.codes(x)
-        self.put_codes(step.out, lambda y: self.program.call(f"fb_pool_run({layer}, {{0}}, {{1}});", [source], [y], step.name))
+        self.put_codes(
+            step.out, lambda y: self.program.call(f"fb_pool_run({layer}, {{0}}, {{1}});", [source], [y], short(step.name))
+        )
 
     def _qsoftmax(self, step: Step) -> None:
         x = _known(step.inputs[0])
         shape = self.net.shape(x)
-        table = self.program.data.add(_const(step.inputs[1]).astype("<f4").tobytes(), f"{step.name}: exponentials")
+        table = self.program.data.add(_const(step.inputs[1]).astype("<f4").tobytes(), f"{short(step.name)}: exponentials")
         zero, m = self.net.number(step.attrs[1]) - 128, float(step.attrs[2])  # type: ignore[arg-type]
-        values: list[tuple[str, int | float]] = [("rows", int(np.prod(shape[:-1]))), ("n", shape[-1]), ("zy", zero), ("m", m), ("table", table)]
+        values: list[tuple[str, int | float]] = [
+            ("rows", int(np.prod(shape[:-1]))),
+            ("n", shape[-1]),
+            ("zy", zero),
+            ("m", m),
+            ("table", table),
+        ]
         layer = self.program.layer("fb_softmax", values)
         source = self.codes(x)
         self.put_codes(
             step.out,
-            lambda y: self.program.call(f"fb_softmax_run({layer}, data, {{0}}, {{1}});", [source], [y], step.name, over={source: 0}),
+            lambda y: self.program.call(
+                f"fb_softmax_run({layer}, data, {{0}}, {{1}});", [source], [y], short(step.name), over={source: 0}
+            ),
         )
 
     def _qlookup(self, step: Step) -> None:
@@ -313,15 +352,14 @@ class Lowering:
         table = _const(step.inputs[1])
         if y.dtype == DType.UINT8 and self.net.roots[y] in self.moved:
             table = table ^ 0x80
-        if x.dtype == DType.INT8 or self.net.roots[x] in self.moved:
-            source = self._buffer(x)
-        else:
-            source = self.codes(x)
-        offset = self.program.data.add(table.tobytes(), f"{step.name}: table")
+        source = self.codes(x)
+        offset = self.program.data.add(table.tobytes(), f"{short(step.name)}: table")
         n = int(np.prod(self.net.shape(x)))
         layer = self.program.layer("fb_lookup", [("n", n), ("size", table.itemsize), ("table", offset)])
         over: dict[Buffer, int | str] = {source: 0} if table.itemsize == 1 else {}
-        self.program.call(f"fb_lookup_run({layer}, data, {{0}}, {{1}});", [source], [self._buffer(y)], step.name, over=over)
+        self.program.call(
+            f"fb_lookup_run({layer}, data, {{0}}, {{1}});", [source], [self._buffer(y)], short(step.name), over=over
+        )
 
     def _qcodes(self, step: Step) -> None:
         x = _known(step.inputs[0])
@@ -332,7 +370,8 @@ class Lowering:
         source = self._buffer(x)
         over: dict[Buffer, int | str] = {source: 0} if c == 1 else {}
         self.put_codes(
-            step.out, lambda y: self.program.call(f"fb_codes_run({layer}, {{0}}, {{1}});", [source], [y], step.name, over=over)
+            step.out,
+            lambda y: self.program.call(f"fb_codes_run({layer}, {{0}}, {{1}});", [source], [y], short(step.name), over=over),
         )
 
     # ---- moving ----
@@ -347,7 +386,9 @@ class Lowering:
             return False
         return sum(a != b for a, b in zip(self.net.shape(x), self.net.shape(y), strict=True)) <= 1
 
-    def _copy(self, blocks: int, size: int, step_x: int, step_y: int, x: tuple[Buffer, int], y: tuple[Buffer, int], name: str) -> None:
+    def _copy(
+        self, blocks: int, size: int, step_x: int, step_y: int, x: tuple[Buffer, int], y: tuple[Buffer, int], name: str
+    ) -> None:
         if step_x == size and step_y == size:
             blocks, size, step_x, step_y = 1, blocks * size, blocks * size, blocks * size
         layer = self.program.layer("fb_copy", [("blocks", blocks), ("bytes", size), ("step_x", step_x), ("step_y", step_y)])
@@ -362,7 +403,13 @@ class Lowering:
         inner = int(np.prod(sx[axis + 1 :])) * item
         blocks, start = int(np.prod(sx[:axis])), self.net.number(step.attrs[2 * axis])
         self._copy(
-            blocks, sy[axis] * inner, sx[axis] * inner, sy[axis] * inner, (self._buffer(x), start * inner), (self._buffer(y), 0), step.name
+            blocks,
+            sy[axis] * inner,
+            sx[axis] * inner,
+            sy[axis] * inner,
+            (self._buffer(x), start * inner),
+            (self._buffer(y), 0),
+            short(step.name),
         )
 
     def _concat(self, step: Step) -> None:
@@ -372,7 +419,15 @@ class Lowering:
         for x in step.inputs:
             size = self.net.shape(_known(x))[axis] * inner
             blocks = int(np.prod(shape[:axis]))
-            self._copy(blocks, size, size, shape[axis] * inner, (self._buffer(_known(x)), 0), (self._buffer(step.out), at), step.name)
+            self._copy(
+                blocks,
+                size,
+                size,
+                shape[axis] * inner,
+                (self._buffer(_known(x)), 0),
+                (self._buffer(step.out), at),
+                short(step.name),
+            )
             at += size
 
 
@@ -399,6 +454,3 @@ def lag(s: dict[str, int], ahead: int, at_once: int, general: dict[str, int] | N
     if not inside.any():
         return FAR
     return int((needed[later[inside]] - ends[inside]).min())
-
-
-__all__ = ["Lowering", "concrete"]

@@ -1,7 +1,7 @@
 """Places in the arena: buffers whose lives overlap do not, except where a step may write over what it is reading.
 
-A step declares how far its output may lie beyond its input (`lag` bytes, mostly negative: the output runs ahead of what is still to
-be read), or that both may begin at one place only (EXACT).  Buffers are placed one by one at the lowest place their neighbours
+A step declares how far its output may lie beyond its input (`lag` bytes, mostly negative: the output runs ahead of what is still
+to be read), or that both may begin at one place only (EXACT).  Buffers are placed one by one at the lowest place their neighbours
 allow; the order decides, so many are tried, always the same ones.
 """
 

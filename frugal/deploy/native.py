@@ -1,7 +1,7 @@
 """Steps that have no small kernel of their own run in the sources that the PC runs (kernels/src): the same bits by construction.
 
-The bundle takes the files it needs, builds the instruction-set table of scalar.c with the functions they call and no others, and gets
-every tensor as a constant struct.  int64 shapes and float arithmetic make this slower on small cores than kernels/mcu.
+The bundle takes the files it needs, builds the instruction-set table of scalar.c with the functions they call and no others, and
+gets every tensor as a constant struct.  int64 shapes and float arithmetic make this slower on small cores than kernels/mcu.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _attribute(net: Network, value: object) -> int:
     """As the plan writes it: an integer, or the bits of a float64."""
     if isinstance(value, float):
         return int(struct.unpack("<q", struct.pack("<d", value))[0])
-    return net.number(value) if isinstance(value, Expr) else int(value)  # type: ignore[call-overload, no-any-return]
+    return net.number(value) if isinstance(value, Expr) else int(value)  # type: ignore[call-overload]
 
 
 def _constant(t: Tensor) -> bytes:
@@ -96,7 +96,7 @@ def lower(p: Program, step: Step) -> None:
         if t is not None and t.dtype in (DType.INT64, DType.DOUBLE) and not t.known:
             raise UnsupportedOperator(f"'{step.name}': {DType(t.dtype).name} at run time does not run on boards")
     operands = [None if t is None else _operand(p, t) for t in (*step.inputs, *step.outputs)]
-    shared, thread = SCRATCH.get(step.op, lambda *_: (0, 0))(p.net, step)
+    shared, thread = SCRATCH[step.op](p.net, step) if step.op in SCRATCH else (0, 0)
     made = NativeStep(int(step.op), step.op.name.lower(), operands, len(step.inputs), [], None, None)
     made.attrs = [_attribute(p.net, a) for a in step.attrs]
     made.shared = Buffer(f"shared scratch of {step.name}", shared) if shared else None

@@ -82,6 +82,12 @@ def c_names(names: Sequence[str]) -> list[str]:
     return found
 
 
+def short(name: str) -> str:
+    """A node's name for people: TFLite joins the names of all that was fused."""
+    first = name.split(";")[0]
+    return first if len(first) <= 60 else "…" + first[-59:]
+
+
 def tensor_bytes(tensor: Tensor, shape: tuple[int, ...]) -> int:
     """As fr_layout_bytes: of plain elements, or of quantized activations with their scales and sums."""
     if tensor.layout in (Layout.A8_TOKEN, Layout.A8_BLOCK):
@@ -114,7 +120,9 @@ def concrete(tensor: Tensor, symbols: dict[tuple[int, int], int]) -> tuple[int, 
     try:
         return tuple(dims.evaluate(d, symbols) for d in tensor.shape)
     except (KeyError, ValueError, TypeError) as e:
-        raise UnsupportedOperator(f"the shape of tensor '{tensor.name}' is known only at run time; boards need fixed shapes") from e
+        raise UnsupportedOperator(
+            f"the shape of tensor '{tensor.name}' is known only at run time; boards need fixed shapes"
+        ) from e
 
 
 def pair_states(graph: Graph, given: Mapping[str, str]) -> dict[str, str]:
@@ -151,7 +159,7 @@ def build(graph: Graph, sizes: Mapping[str, int] | None = None, states: Mapping[
             net.steps.append(step)
     for tensor, root in net.roots.items():
         if root is tensor and tensor.const is None and tensor.weight is None:
-            net.buffers[tensor] = Buffer(tensor.name, tensor_bytes(tensor, net.shapes[tensor]))
+            net.buffers[tensor] = Buffer(short(tensor.name), tensor_bytes(tensor, net.shapes[tensor]))
     _ports(net, graph, pair_states(graph, states or {}))
     return net
 

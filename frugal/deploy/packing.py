@@ -20,7 +20,9 @@ class Weights:
 
     def folded(self, zx: int) -> np.ndarray:
         """int64 bias less zx times the sum of the weights."""
-        return self.bias.astype(np.int64) - zx * self.codes.reshape(len(self.bias), -1).astype(np.int64).sum(1)
+        sums: np.ndarray = self.codes.reshape(len(self.bias), -1).sum(1, dtype=np.int64)
+        folded: np.ndarray = self.bias.astype(np.int64) - zx * sums
+        return folded
 
     def extremes(self, zx: int) -> tuple[np.ndarray, np.ndarray]:
         """The least and greatest sum of each channel over all inputs."""
@@ -124,7 +126,9 @@ def dsp_depth3(w: Weights, zx: int) -> tuple[bytes, bytes]:
     t = w.codes.reshape(-1, 3, 3).astype(np.int16)
     upper, lower = (np.stack([t[:, i], t[:, i + 1]], -1) for i in (0, 1))
     pairs = np.ascontiguousarray(np.concatenate([upper, lower], 1)).view(np.uint32).reshape(-1, 6)
-    return np.concatenate([pairs, _int32(w.folded(zx)).view(np.uint32)[:, None], w.scale.view(np.uint32)[:, None]], 1).tobytes(), b""
+    return np.concatenate(
+        [pairs, _int32(w.folded(zx)).view(np.uint32)[:, None], w.scale.view(np.uint32)[:, None]], 1
+    ).tobytes(), b""
 
 
 # ---- MVE ----

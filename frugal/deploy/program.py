@@ -15,7 +15,7 @@ from .network import Buffer, Network
 class Data:
     """All constants as 32-bit words; equal ones once."""
 
-    bytes: bytearray = field(default_factory=bytearray)
+    blob: bytearray = field(default_factory=bytearray)
     notes: list[tuple[int, str]] = field(default_factory=list)  # what begins at an offset
     known: dict[bytes, int] = field(default_factory=dict)
     weights: int = 0  # bytes of weights, without the constants beside them
@@ -23,16 +23,16 @@ class Data:
     def add(self, value: bytes, note: str, align: int = 16, weights: bool = False) -> int:
         if value in self.known:
             return self.known[value]
-        self.bytes += bytes(-len(self.bytes) % align)
-        offset = len(self.bytes)
-        self.bytes += value
+        self.blob += bytes(-len(self.blob) % align)
+        offset = len(self.blob)
+        self.blob += value
         self.notes.append((offset, note))
         self.known[value] = offset
         self.weights += len(value) if weights else 0
         return offset
 
     def words(self) -> np.ndarray:
-        return np.frombuffer(bytes(self.bytes) + bytes(-len(self.bytes) % 4), "<u4")
+        return np.frombuffer(bytes(self.blob) + bytes(-len(self.blob) % 4), "<u4")
 
 
 @dataclass

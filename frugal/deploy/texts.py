@@ -37,19 +37,23 @@ def makefile(board: Board, made: Tools, sources: Sequence[str]) -> str:
         f"\t$(CC) $(CFLAGS){' ' + ' '.join(f.libc) if name == 'libc/fb_libc.c' else ''} -c {name} -o $@"
         for name in sources
     )
-    images = "" if board.linux else f"""
+    images = (
+        ""
+        if board.linux
+        else f"""
 hex: build/selftest.elf
 \t{prefix}objcopy -O ihex $< build/selftest.hex
 bin: build/selftest.elf
 \t{prefix}objcopy -O binary $< build/selftest.bin
 """
+    )
     return f"""# Written by frugal deploy for {board.title}.
 # make        build the self-test        make check  run it in the emulator: exit code 0 when every byte equals the PC's
 # make hex, make bin        make size        make clean
 CC = {compiler}
-CFLAGS = {' '.join(f.compile)}
-LDFLAGS = {' '.join(link[0])}
-LIBS = {' '.join(link[1])}
+CFLAGS = {" ".join(f.compile)}
+LDFLAGS = {" ".join(link[0])}
+LIBS = {" ".join(link[1])}
 OBJECTS = {objects}
 
 all: build/selftest.elf
@@ -72,7 +76,7 @@ def cmake(sources: Sequence[str]) -> str:
     """A library for other projects, which bring compiler and start-up code."""
     model = [s for s in sources if not s.startswith(("start/", "libc/"))]
     listed = "\n".join(f"  {s}" for s in model)
-    return f"""# The model as a library: target_link_libraries(app PRIVATE frugal_model); #include "model.h".  Written by frugal deploy.
+    return f"""# Written by frugal deploy.  As a library: target_link_libraries(app PRIVATE frugal_model); #include "model.h"
 cmake_minimum_required(VERSION 3.13)
 project(frugal_model C)
 add_library(frugal_model STATIC
@@ -94,9 +98,10 @@ def readme(placed: Placed, board: Board, title: str) -> str:
     )
     return f"""# {safe(title)} for {board.title}
 
-Plain C11, written by `frugal deploy`: no heap, no operating system, nothing to configure.  The outputs are the bytes that the PC computes.
+Plain C11, written by `frugal deploy`: no heap, no operating system, nothing to configure.  The outputs are the bytes that
+the PC computes.
 
-    make check      # builds the self-test and runs it in the emulator; exit code 0: {'all outputs equal the PC'}'s
+    make check      # builds the self-test and runs it in the emulator; exit code 0: all outputs equal the PC's
 
 In your program: compile the `.c` files here except `start/` (and `libc/` when you have a C library), include `model.h`:
 
@@ -125,22 +130,27 @@ def too_much_ram(placed: Placed, board: Board, missing: int) -> str:
     at = placed.arena.bound_step
     names = placed.program.names
     where = names[min(at, len(names) - 1)] if names else ""
-    best = "a smaller input or fewer channels there" if placed.arena.bound > board.ram // 2 else "fewer channels in the largest layers"
+    best = (
+        "a smaller input or fewer channels there"
+        if placed.arena.bound > board.ram // 2
+        else "fewer channels in the largest layers"
+    )
     return (
-        f"{board.name} has {board.ram} bytes of RAM; the model needs {missing} more: arena {placed.arena_bytes} (no plan can go below "
-        f"{placed.arena.bound}, which live before '{where}') and stack.  Largest: {_largest(placed)}.  What would make it fit: {best}, "
-        f"or a board with more RAM; int4 weights do not help, as weights stay in flash"
+        f"{board.name} has {board.ram} bytes of RAM; the model needs {missing} more: arena {placed.arena_bytes} (no plan can go "
+        f"below {placed.arena.bound}, which live before '{where}') and stack.  Largest: {_largest(placed)}.  "
+        f"What would make it fit: {best}, or a board with more RAM; int4 weights do not help, as weights stay in flash"
     )
 
 
 def too_much_flash(placed: Placed, board: Board, missing: int) -> str:
     p = placed.program
     notes = sorted(p.data.notes)
-    ends = [*(o for o, _ in notes[1:]), len(p.data.bytes)]
+    ends = [*(o for o, _ in notes[1:]), len(p.data.blob)]
     largest = sorted(((e - o, n) for (o, n), e in zip(notes, ends, strict=True)), key=lambda v: (-v[0], v[1]))[:3]
     layers = ", ".join(f"{n} {b} bytes" for b, n in largest)
     return (
-        f"{board.name} has {board.flash} bytes of flash; the model needs {missing} more, {p.data.weights} of it weights.  Largest: {layers}.  "
+        f"{board.name} has {board.flash} bytes of flash; the model needs {missing} more, {p.data.weights} of it weights.  "
+        f"Largest: {layers}.  "
         f"What would make it fit: int4 weights (frugal quantize --scheme int4) halve those of linear layers, fewer channels, "
         f"or a board with more flash"
     )

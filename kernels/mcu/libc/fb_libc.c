@@ -43,11 +43,16 @@ int memcmp(const void *a, const void *b, size_t n) {
     return 0;
 }
 
+#if !defined(__ARM_FEATURE_FMA) && !defined(__riscv_flen) /* else the compiler has an instruction */
+#define FB_SOFT_FMA
+#endif
+
 typedef union word {
     float f;
     uint32_t u;
 } word;
 
+#ifdef FB_SOFT_FMA
 /* v >> n, the lost bits as a lowest one. */
 static uint64_t jam(uint64_t v, int32_t n) {
     if (n <= 0)
@@ -87,7 +92,6 @@ static uint32_t take(uint32_t u, int32_t *e) {
     return m;
 }
 
-#if !defined(__ARM_FEATURE_FMA) && !defined(__riscv_flen)
 float fmaf(float a, float b, float c) {
     const word x = {.f = a}, y = {.f = b}, z = {.f = c};
     const int special = (x.u & 0x7f800000) == 0x7f800000 || (y.u & 0x7f800000) == 0x7f800000;
@@ -110,9 +114,6 @@ float fmaf(float a, float b, float c) {
         return nearest(sp, p + q, ez);
     return p > q ? nearest(sp, p - q, ez) : nearest(sz, q - p, ez);
 }
-#endif
-
-#if !defined(__ARM_FEATURE_FMA) && !defined(__riscv_flen)
 /* Digit by digit. */
 float sqrtf(float x) {
     const word v = {.f = x};

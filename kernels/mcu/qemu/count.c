@@ -2,8 +2,9 @@
  *
  *   -plugin count.so,begin=0xADDR,end=0xADDR[,profile=on] -d plugin
  *
- * Each pass from begin to end prints "roi N instructions=M"; with profile=on the end of the run prints how many fell to each symbol.
- * The count is exact and the same in every run.  Distributions ship no qemu-plugin.h, so that what is used is declared here.
+ * Each pass from begin to end prints "roi N instructions=M"; with profile=on the end of the run prints how many fell to each
+ * symbol. The count is exact and the same in every run.  Distributions ship no qemu-plugin.h, so that what is used is declared
+ * here.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -27,20 +27,20 @@ extern uint32_t __bss_end[], __stack_top[];
 enum { PAINT = 0x5aa5c33c, MOST = 8192 };
 
 /* Words from the lowest place of the stack (at most 8 KiB below the top) up to a little below this function's own. */
-static uint32_t *lowest(void) {
-    uint32_t *low = __bss_end, *floor = __stack_top - MOST / 4;
+static uintptr_t lowest(void) {
+    const uintptr_t low = (uintptr_t)__bss_end, floor = (uintptr_t)__stack_top - MOST;
     return low > floor ? low : floor;
 }
 void __attribute__((noinline)) board_paint_stack(void) {
-    volatile uint32_t here;
-    for (volatile uint32_t *p = lowest(); p < &here - 16; p++)
-        *p = PAINT;
+    const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    for (uintptr_t p = lowest(); p + 128 < here; p += 4)
+        *(volatile uint32_t *)p = PAINT;
 }
 uint32_t board_stack_used(void) {
-    const volatile uint32_t *p = lowest();
-    while (p < __stack_top && *p == PAINT)
-        p++;
-    return (uint32_t)((__stack_top - p) * 4);
+    uintptr_t p = lowest();
+    while (p < (uintptr_t)__stack_top && *(volatile uint32_t *)p == PAINT)
+        p += 4;
+    return (uint32_t)((uintptr_t)__stack_top - p);
 }
 #else
 void board_paint_stack(void) {}
