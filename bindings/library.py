@@ -140,3 +140,20 @@ def _stop(handle: Any, memory: Any, lock: threading.Lock) -> None:
 def clock() -> Any:
     """The C function frugal_clock, as frugal_session_record wants it."""
     return ffi.addressof(lib, "frugal_clock")
+
+
+def peaks(threads: int, memory: Any, rounds: int = 3) -> dict[str, float]:
+    """Limits of this machine, 10^9 a second: "int8" and "float" operations of the instruction set in use, bytes "read" from
+    `memory` (a writable buffer beyond the caches).  0 where they are not known.  threads: 0 for one a usable CPU."""
+    pool = Pool(threads)
+    with pool.lock:
+        handle = pool.handle()
+        view = ffi.from_buffer(memory, require_writable=True)
+        ffi.memmove(view, b"\1" * len(view), len(view))  # pages that are there, and are not all the same one
+        what = {"int8": lib.FRUGAL_PEAK_INT8, "float": lib.FRUGAL_PEAK_F32, "read": lib.FRUGAL_PEAK_READ}
+        found = {
+            name: max(lib.frugal_measure(isa_handle(), handle, number, view, len(view)) for _ in range(rounds))
+            for name, number in what.items()
+        }
+        ffi.release(view)
+    return found

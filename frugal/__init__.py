@@ -40,6 +40,7 @@ __all__ = [
     "UnsupportedOperator",
     "__version__",
     "compile",
+    "energy",
     "get_available_providers",
     "get_device",
     "isa",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
+    from . import energy as energy
     from .errors import (
         FrugalError,
         InvalidArgument,
@@ -132,6 +134,10 @@ def set_isa(name: str) -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "energy":
+        from importlib import import_module
+
+        return import_module(".energy", __name__)
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

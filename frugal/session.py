@@ -316,6 +316,14 @@ class InferenceSession:
         """Not supported."""
         raise FrugalError("OrtValues are not supported: give numpy arrays to run()")
 
+    def step_records(self, input_feed: Mapping[str, Any], runs: int = 1) -> list[list[tuple[int, int, int, int]]]:
+        """Of each of `runs` runs, (nanoseconds, bytes read, bytes written, operations) of every step of the plan.
+
+        Bytes are those of the operands; a multiply-add counts two operations.  Raises as run().
+        """
+        arrays = self._arrays(input_feed)
+        return [self._session.records(arrays) for _ in range(runs)]
+
     def end_profiling(self) -> str:
         """Not supported."""
         raise FrugalError("profiling through onnxruntime's interface is not supported: use `frugal bench`")
