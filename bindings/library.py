@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 from frugal.errors import InvalidArgument, NotAvailable, OutOfMemory
 
@@ -157,3 +158,32 @@ def peaks(threads: int, memory: Any, rounds: int = 3) -> dict[str, float]:
         }
         ffi.release(view)
     return found
+
+
+class Exercise:
+    """Known work for a calibration: what frugal_measure does, as often as one likes.  threads: as of Pool."""
+
+    _WHAT: ClassVar[dict[str, int]] = {"int8": lib.FRUGAL_PEAK_INT8, "float": lib.FRUGAL_PEAK_F32, "read": lib.FRUGAL_PEAK_READ}
+
+    def __init__(self, threads: int) -> None:
+        self._pool = Pool(threads)
+
+    def run(self, what: str, memory: Any = None) -> float:
+        """Do it once ("int8", "float"; "read" of a buffer); 10^9 operations or bytes a second, 0 where it is not known."""
+        with self._pool.lock:
+            view = ffi.NULL if memory is None else ffi.from_buffer(memory)
+            size = 0 if memory is None else len(view)
+            return float(lib.frugal_measure(isa_handle(), self._pool.handle(), self._WHAT[what], view, size))
+
+    def amount(self, what: str, size: int = 0) -> float:
+        """Operations of one run, from its rate and time (within 1 %), or bytes that a run reads of a buffer of
+        `size` (exactly)."""
+        if what == "read":
+            return size // 48 // 8 // 64 * 64 * 8 * 48  # tasks, streams, lines of measure.c
+        clock = time.thread_time if self._pool.threads == 1 else time.perf_counter
+        found = []
+        for _ in range(7):
+            start = clock()
+            rate = self.run(what)
+            found.append(rate * 1e9 * (clock() - start))
+        return sorted(found)[3]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -145,10 +145,11 @@ class Series:
 
 @dataclass
 class Recording:
-    """All channels of a meter over a run; source: the meter's name."""
+    """All channels of a meter over a run; source: the meter's name; reason: why there is no channel."""
 
     source: str
     series: list[Series]
+    reason: str = ""
 
     @classmethod
     def of(cls, source: str, channels: Sequence[Channel]) -> Recording:
@@ -169,7 +170,8 @@ class Recording:
         """Joules of the counted channels; edges of channels are independent."""
         parts = [(s.channel.name, s.energy(start, end)) for s in self.counted]
         if not parts:
-            return Energy(None, reason="the meter has several channels and none that holds the others: name those to add up")
+            several = "the meter has several channels and none that holds the others: name those to add up"
+            return Energy(None, reason=self.reason or several)
         for name, part in parts:
             if part.joules is None:
                 return Energy(None, reason=f"{name}: {part.reason}")
@@ -210,6 +212,21 @@ def interval(joules: float, parts: Sequence[Component]) -> tuple[float, float]:
 def share(parts: Sequence[Component], value: float) -> float:
     """Combined standard uncertainty as a share of a value."""
     return combine(parts)[0] / abs(value) if value else math.inf
+
+
+class NoRecorder:
+    """Stands where a meter would be: marks have times, figures are of class X with the reason."""
+
+    def __init__(self, reason: str, clock: Callable[[], float]) -> None:
+        self.recording = Recording("none", [], reason)
+        self._clock = clock
+
+    def mark(self) -> float:
+        """Now."""
+        return self._clock()
+
+    def settle(self, end: float) -> None:
+        """There is nothing to wait for."""
 
 
 class Recorder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -105,10 +106,8 @@ class Shield(threading.Thread):
             time.sleep(0.002)
 
     def _write(self, data):
-        try:
+        with contextlib.suppress(BlockingIOError, OSError):
             os.write(self.host, data)
-        except (BlockingIOError, OSError):
-            pass
 
     def __enter__(self):
         self.start()
@@ -118,10 +117,8 @@ class Shield(threading.Thread):
         self.stopped.set()
         self.join()
         for fd in (self.host, self.port):
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass
 
 
 def measured(shield, seconds=0.5, **options):

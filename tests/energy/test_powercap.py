@@ -104,7 +104,7 @@ def test_the_tree(tmp_path):
     meter, recording, clock = opened(tmp_path)
     start = polled(meter, recording, clock)
     for i, file in enumerate(files.values()):
-        file.write_text(str(1_000_000 * (i + 1) + 2 ** i * 1_000_000))
+        file.write_text(str(1_000_000 * (i + 1) + 2**i * 1_000_000))
     end = polled(meter, recording, clock)
     assert recording.figure(start, end).joules == pytest.approx(1 + 8 + 16 + 64)  # packages and drams
     assert recording.label() == "powercap: cpu_package + dram"

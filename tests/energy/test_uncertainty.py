@@ -38,8 +38,8 @@ def simulated(seed, step, period, noise, gain_spread, drift, windows=8, idle=4.0
     """One run of the protocol in simulated time; (results, true gross, true net) of an inference.
 
     The machine: an idle power and an extra power while it runs, whose amount varies from run to run; both drift by up to `drift`
-    watts in a straight line and a slow wave.  The meter: a counter in steps, updated every `period`, with a gain that is off by up
-    to its declared share, noise in joules, and marks that are late.
+    watts in a straight line and a slow wave.  The meter: a counter in steps, updated every `period`, with a gain that is off
+    by up to its declared share, noise in joules, and marks that are late.
     """
     rng = np.random.default_rng(seed)
     clock = Clock(0.0)

@@ -78,7 +78,7 @@ def parse_columns(text: str) -> dict[str, tuple[str, float]]:
         factor = UNITS.get(unit.lower())
         if quantity not in QUANTITIES or not equals or not name or factor is None:
             raise InvalidArgument(
-                f"columns: want QUANTITY=COLUMN[:UNIT] with a quantity of {', '.join(QUANTITIES)}, such as power=P:mW; got {part!r}"
+                f"columns: want QUANTITY=COLUMN[:UNIT] such as power=P:mW, one of {', '.join(QUANTITIES)}; got {part!r}"
             )
         columns[quantity] = (name, factor)
     return columns
@@ -178,13 +178,13 @@ def edges(states: Sequence[tuple[float, bool]]) -> list[Window]:
 def above(recording: Recording, watts: float, shortest: float) -> list[Window]:
     """Windows in which the power of the first channel stays above a threshold for at least `shortest` seconds.
 
-    For traces without a trigger: half of the threshold ends a window, so that noise does not cut it.
+    For traces without a trigger: a window ends below 80 % of the threshold, so that noise does not cut it.
     """
     series = recording.series[0]
     scale = 1 / series.channel.period if series.channel.kind == INCREMENT else 1.0
     states, on = [], False
     for time, value in zip(series.times, series.values, strict=True):
-        on = value * scale > (watts / 2 if on else watts)
+        on = value * scale > (watts * 0.8 if on else watts)
         states.append((time, on))
     return [(a, b) for a, b in edges(states) if b - a >= shortest]
 
