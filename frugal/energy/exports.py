@@ -262,7 +262,7 @@ def _component(report: dict[str, Any], name: str, variant: dict[str, Any]) -> di
     if model.get("quality"):
         metrics = [{"type": k, "value": str(v)} for k, v in model["quality"].items()]
         card["quantitativeAnalysis"] = {"performanceMetrics": metrics}
-    component = {"type": "machine-learning-model", "bom-ref": f"model-{name}", "name": name, "modelCard": card}
+    component: dict[str, Any] = {"type": "machine-learning-model", "bom-ref": f"model-{name}", "name": name, "modelCard": card}
     if model.get("sha256"):
         component["hashes"] = [{"alg": "SHA-256", "content": model["sha256"]}]
     return component
