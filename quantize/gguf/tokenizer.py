@@ -24,7 +24,7 @@ _TEKKEN = (
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
-# tokenizer.ggml.pre -> (digits one by one first, the pattern of words)
+# tokenizer.ggml.pre -> (digits one by one, the pattern of words)
 _PATTERNS = {
     "gpt-2": (False, _GPT2),
     "gpt2": (False, _GPT2),
@@ -39,7 +39,12 @@ _PATTERNS = {
     "deepseek-r1-qwen": (False, _QWEN2),
     "tekken": (False, _TEKKEN),
     "bloom": (False, _BLOOM),
+    "poro-chat": (False, _BLOOM),
+    "gpt3-finnish": (False, _BLOOM),
+    "viking": (True, _BLOOM),
+    "minerva-7b": (True, _GPT2),
 }
+_DIGITS_LAST = ("viking",)
 _NFC = ("qwen2", "deepseek-r1-qwen")
 _WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "tekken")  # a word in the vocabulary is not cut
 
@@ -88,8 +93,9 @@ def _byte_level(file: GgufFile, vocabulary: dict[str, int]) -> dict[str, Any]:
     if not isinstance(merges, list) or not all(isinstance(x, str) and x.count(" ") == 1 for x in merges):
         raise InvalidModel(f"{file.path}: key 'tokenizer.ggml.merges' is no list of pairs")
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    steps: list[dict[str, Any]] = [{"type": "Digits", "individual_digits": True}] if digits else []
-    steps.append({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False})
+    steps: list[dict[str, Any]] = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}]
+    if digits:
+        steps.insert(pre in _DIGITS_LAST, {"type": "Digits", "individual_digits": True})
     return {
         "normalizer": {"type": "NFC"} if pre in _NFC else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*steps, level]},

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from . import decoders
 
-F32, UINT32, FLOAT32, BOOL, STRING, ARRAY = 0, 4, 6, 7, 8, 9
+F32, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 0, 4, 5, 6, 7, 8, 9
 
 
 def _string(text: str) -> bytes:
@@ -28,6 +28,8 @@ def _value(v: Any) -> tuple[int, bytes]:
         return FLOAT32, struct.pack("<f", v)
     if isinstance(v, str):
         return STRING, _string(v)
+    if isinstance(v, np.ndarray):
+        return ARRAY, struct.pack("<IQ", INT32, len(v)) + v.astype("<i4").tobytes()
     inner = [_value(x) for x in v]
     return ARRAY, struct.pack("<IQ", inner[0][0], len(v)) + b"".join(raw for _, raw in inner)
 
