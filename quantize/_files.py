@@ -13,6 +13,7 @@ from pathlib import Path
 from frugal.errors import FrugalError
 
 CHUNK = 1 << 24  # bytes moved at a time when a file or tensor is copied: what streaming costs in memory
+JOURNAL = ".journal"  # in a staging folder: what a write that was killed has done (_journal.py)
 
 
 @contextmanager
@@ -21,15 +22,16 @@ def staging(out: Path, main: str) -> Iterator[Path]:
 
     An existing `main` is removed just before the first move: at no time does an old model stand beside new data.
     On an exception (or Ctrl-C) the temporary folder goes and `out` is as it was. After SIGKILL or a power cut
-    only the temporary folder `.MAIN.part` is left; the next run into the same place replaces it. One run at a time
-    may write to one target. Raises FrugalError where the disk refuses (full, read-only, not a folder).
+    only the temporary folder `.MAIN.part` is left; the next run into the same place goes on with what its journal
+    vouches for, and replaces the rest. One run at a time may write to one target. Raises FrugalError where the disk
+    refuses (full, read-only, not a folder).
     """
     made = _missing_parents(out)
     part = out / f".{main}.part"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+        _clear(part, main)
+        part.mkdir(exist_ok=True)
         yield part
         _commit(part, out, main)
     except OSError as e:
@@ -50,8 +52,25 @@ def _missing_parents(folder: Path) -> list[Path]:
     return made
 
 
+def _clear(part: Path, main: str) -> None:
+    """Leave in an old staging folder only what a journal may vouch for."""
+    if not (part / JOURNAL).is_file():
+        shutil.rmtree(part, ignore_errors=True)
+        return
+    for path in part.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in (JOURNAL, main, f"{main}.data"):
+            path.unlink()
+
+
+def staged(part: Path) -> list[Path]:
+    """The files of a staging folder that will be moved."""
+    return sorted(p for p in part.rglob("*") if p.is_file() and p.name != JOURNAL)
+
+
 def _commit(part: Path, out: Path, main: str) -> None:
-    files = sorted(p for p in part.rglob("*") if p.is_file())
+    files = staged(part)
     for path in files:
         with open(path, "rb+") as f:
             os.fsync(f.fileno())

@@ -15,7 +15,7 @@ from typing import Any
 from frugal.errors import InvalidArgument, InvalidModel
 
 from . import bert, heads, onnxfile
-from ._files import peak_rss_bytes, sha256, staging
+from ._files import peak_rss_bytes, sha256, staged, staging
 from .checkpoint import Checkpoint, read_json
 from .graph import OPSET, Graph
 from .onnxfile import OnnxFile, Progress
@@ -221,12 +221,13 @@ def write_export(
     folder, name, is_folder = place(target)
     tensors = list(g.tensors.values())
     onnxfile.check(proto, tensors, src)
+    hashed = [p.value for p in proto.metadata_props if p.key.startswith("frugal.sha256.")]
+    source = " ".join(hashed) or None  # nothing is resumed where the source is not known
     with staging(folder, name) as part:
-        onnxfile.write(proto, tensors, part / name, True if is_folder else None, progress)
+        onnxfile.write(proto, tensors, part / name, True if is_folder else None, progress, source)
         if is_folder:
             companions(part)
-        files = [p for p in part.rglob("*") if p.is_file()]
-        return result_of(proto, files, folder, name, "frugal", proto.graph.name, task, notes())
+        return result_of(proto, staged(part), folder, name, "frugal", proto.graph.name, task, notes())
 
 
 def metadata_of(src: Path, checkpoint: Checkpoint, architecture: str, task: str) -> dict[str, str]:
@@ -269,5 +270,5 @@ def _copy_onnx(src: Path, target: Path, progress: Progress | None) -> ExportResu
         files = onnxfile.write(proto, tensors, part / name, None, progress)
         if companions:
             copy_companions(src.parent, part)
-            files = [p for p in part.rglob("*") if p.is_file()]
+            files = staged(part)
         return result_of(proto, files, folder, name, "onnx", proto.graph.name, "unknown", [])

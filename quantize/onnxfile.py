@@ -9,18 +9,22 @@ allows fields in any order, so the tensors are appended after the rest of the gr
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frugal import __version__
 from frugal.errors import FrugalError, InvalidModel
 
 from . import _lazy
 from ._files import CHUNK
+from ._journal import Entry, Journal, Source, key_of
 
 Bytes = bytes | NDArray[Any]
 Progress = Callable[[str, int, int], None]  # tensor name, bytes written so far, bytes in all
@@ -87,12 +91,16 @@ class Ref:
 
 @dataclass
 class OutTensor:
-    """One initializer to be written: its bytes are asked for (`chunks()`) only when its turn comes."""
+    """One initializer to be written: its bytes are asked for (`chunks()`) only when its turn comes.
+
+    source: shared by neighbours that are produced together, which a resumed write takes or leaves as one.
+    """
 
     name: str
     data_type: int
     dims: tuple[int, ...]
     chunks: Callable[[], Iterable[Bytes]]
+    source: Source | None = None
 
     @property
     def nbytes(self) -> int:
@@ -316,37 +324,122 @@ def check(proto: Any, tensors: Iterable[OutTensor], path: Path, infer: bool = Tr
 
 
 def write(
-    proto: Any, tensors: list[OutTensor], path: Path, external: bool | None = None, progress: Progress | None = None
+    proto: Any,
+    tensors: list[OutTensor],
+    path: Path,
+    external: bool | None = None,
+    progress: Progress | None = None,
+    source: str | None = None,
 ) -> list[Path]:
     """Write `proto` plus `tensors` (not yet among its initializers) to `path`; returns the files written.
 
     external: tensors of 1 KiB and more go to `path`.data, 64-byte aligned; None: only when they pass 1.9 GB.
-    Memory: the graph plus one piece of one tensor. Raises InvalidModel when a tensor yields a wrong number of bytes.
+    source: what else than the graph determines the bytes (which files, which method); with it, a write that was killed goes on
+    where it was.  Memory: the graph plus one piece of one tensor.  Raises InvalidModel when a tensor yields a wrong number of
+    bytes, FrugalError when the disk has too little room.
     """
     total = sum(t.nbytes for t in tensors)
     if external is None:
         external = total + proto.ByteSize() > SINGLE_FILE_LIMIT
-    done = 0
+    form = _external_form(proto, tensors, path) if external else _single_form(proto, tensors, path)
+    key = None if source is None else _key(proto, form, source)
+    journal = Journal(form.data, key)
+    _check_room(form, journal.resumes)
+    with open(form.data, "rb+" if journal.resumes else "wb") as f:
+        small = _Filler(f, journal, path, total, progress).run(form)
+    return form.finish(small)
 
-    def put(f: IO[bytes], t: OutTensor) -> None:
-        nonlocal done
-        n = 0
-        for block in t.chunks():
-            data = _view(block)
-            n += data.nbytes
-            if n > t.nbytes:
-                break
-            f.write(data)
+
+def _key(proto: Any, form: _Form, source: str) -> str:
+    """Everything that determines the bytes of a write."""
+    heads = (p.head or _header(p.tensor).SerializeToString() for p in form.places)
+    return key_of(__version__, source, form.data.name, proto.SerializeToString(deterministic=True), *heads)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor goes: `head` at `offset` of the data file, its bytes behind; offset None: they go into the graph."""
+
+    tensor: OutTensor
+    offset: int | None
+    head: bytes
+
+
+@dataclass(frozen=True)
+class _Form:
+    """data: the file the tensors go to; start: its first bytes; finish: what remains, given the bytes of the small tensors."""
+
+    data: Path
+    start: bytes
+    places: list[_Place]
+    finish: Callable[[dict[str, bytes]], list[Path]]
+
+
+def _check_room(form: _Form, resumes: bool) -> None:
+    """Refuse at once what the disk cannot hold."""
+    need = len(form.start) + sum(len(p.head) + p.tensor.nbytes for p in form.places)
+    need -= form.data.stat().st_size if resumes else 0
+    free = shutil.disk_usage(form.data.parent).free
+    if need > free:
+        raise FrugalError(
+            f"cannot write {form.data.name}: it needs {need} bytes more, the disk has {free}; nothing was left there"
+        )
+
+
+class _Filler:
+    """Writes the tensors of a form, group after group, or takes them as the journal has them."""
+
+    def __init__(self, f: IO[bytes], journal: Journal, path: Path, total: int, progress: Progress | None) -> None:
+        self.f, self.journal, self.path, self.total, self.progress = f, journal, path, total, progress
+        self.small: dict[str, bytes] = {}
+        self.done = 0
+
+    def run(self, form: _Form) -> dict[str, bytes]:
+        """Bytes of the tensors that are not in the file, by name."""
+        if not self.journal.resumes:
+            self.f.write(form.start)
+        for _, places in groupby(form.places, lambda p: id(p.tensor.source or p.tensor)):
+            self._group(list(places))
+        self.f.truncate()
+        return self.small
+
+    def _group(self, places: list[_Place]) -> None:
+        names, source = [p.tensor.name for p in places], places[0].tensor.source
+        entry = self.journal.take(names)
+        if entry is not None:
+            self.f.seek(entry.end)
+            self.small |= entry.small
+            if source is not None:
+                source.restore(entry.state)
+            self._tell(names[-1], sum(p.tensor.nbytes for p in places))
+            return
+        self.f.truncate()
+        for p in places:
+            self._put(p)
+            self._tell(p.tensor.name, p.tensor.nbytes)
+        small = {n: self.small[n] for n in names if n in self.small}
+        self.journal.add(self.f, Entry(names, self.f.tell(), small, source.state() if source is not None else None))
+
+    def _put(self, p: _Place) -> None:
+        t, n = p.tensor, 0
+        if p.offset is None:
+            self.small[t.name] = b"".join(bytes(_view(b)) for b in t.chunks())
+            n = len(self.small[t.name])
+        else:
+            self.f.write(bytes(p.offset - self.f.tell()) + p.head)
+            for block in t.chunks():
+                data = _view(block)
+                n += data.nbytes
+                if n > t.nbytes:
+                    break
+                self.f.write(data)
         if n != t.nbytes:
-            raise InvalidModel(f"{path}: tensor {t.name!r} should have {t.nbytes} bytes, its source gave {n}")
-        done += n
-        if progress is not None:
-            progress(t.name, done, total)
+            raise InvalidModel(f"{self.path}: tensor {t.name!r} should have {t.nbytes} bytes, its source gave {n}")
 
-    if external:
-        return _write_external(proto, tensors, path, put)
-    _write_single(proto, tensors, path, put)
-    return [path]
+    def _tell(self, name: str, nbytes: int) -> None:
+        self.done += nbytes
+        if self.progress is not None:
+            self.progress(name, self.done, self.total)
 
 
 def _view(block: Bytes) -> memoryview:
@@ -360,9 +453,9 @@ def _header(t: OutTensor) -> Any:
     return _lazy.onnx().TensorProto(name=t.name, data_type=t.data_type, dims=t.dims)
 
 
-def _write_single(proto: Any, tensors: list[OutTensor], path: Path, put: Callable[[IO[bytes], OutTensor], None]) -> None:
-    onnx = _lazy.onnx()
-    rest = onnx.ModelProto()
+def _single_form(proto: Any, tensors: list[OutTensor], path: Path) -> _Form:
+    """The graph, then the tensors as initializers with raw_data."""
+    rest = _lazy.onnx().ModelProto()
     rest.CopyFrom(proto)
     graph = rest.graph.SerializeToString()
     rest.ClearField("graph")
@@ -371,35 +464,46 @@ def _write_single(proto: Any, tensors: list[OutTensor], path: Path, put: Callabl
         head = _header(t).SerializeToString() + b"\x4a" + _varint(t.nbytes)  # raw_data = 9
         heads.append(b"\x2a" + _varint(len(head) + t.nbytes) + head)  # initializer = 5
     length = len(graph) + sum(len(h) + t.nbytes for h, t in zip(heads, tensors, strict=True))
-    with open(path, "wb") as f:
-        f.write(rest.SerializeToString() + b"\x3a" + _varint(length) + graph)  # graph = 7
-        for head, t in zip(heads, tensors, strict=True):
-            f.write(head)
-            put(f, t)
+    start = rest.SerializeToString() + b"\x3a" + _varint(length) + graph  # graph = 7
+    places, at = [], len(start)
+    for head, t in zip(heads, tensors, strict=True):
+        places.append(_Place(t, at, head))
+        at += len(head) + t.nbytes
+    return _Form(path, start, places, lambda _: [path])
 
 
-def _write_external(proto: Any, tensors: list[OutTensor], path: Path, put: Callable[[IO[bytes], OutTensor], None]) -> list[Path]:
+def _external_form(proto: Any, tensors: list[OutTensor], path: Path) -> _Form:
+    """The large tensors in a data file, the graph says where."""
+    data, places, at = path.with_name(path.name + ".data"), [], 0
+    for t in tensors:
+        if t.nbytes < INLINE:
+            places.append(_Place(t, None, b""))
+            continue
+        at += -at % _ALIGN
+        places.append(_Place(t, at, b""))
+        at += t.nbytes
+
+    def finish(small: dict[str, bytes]) -> list[Path]:
+        _write_graph(proto, places, path, data.name, small)
+        if at == 0:
+            data.unlink()
+            return [path]
+        return [path, data]
+
+    return _Form(data, b"", places, finish)
+
+
+def _write_graph(proto: Any, places: list[_Place], path: Path, data: str, small: dict[str, bytes]) -> None:
     onnx = _lazy.onnx()
     full = onnx.ModelProto()
     full.CopyFrom(proto)
-    data, offset = path.with_name(path.name + ".data"), 0
-    with open(data, "wb") as f:
-        for t in tensors:
-            head = _header(t)
-            if t.nbytes < INLINE:
-                head.raw_data = b"".join(bytes(_view(b)) for b in t.chunks())
-            else:
-                pad = -offset % _ALIGN
-                f.write(b"\0" * pad)
-                offset += pad
-                head.data_location = onnx.TensorProto.EXTERNAL
-                for key, value in (("location", data.name), ("offset", offset), ("length", t.nbytes)):
-                    head.external_data.add(key=key, value=str(value))
-                put(f, t)
-                offset += t.nbytes
-            full.graph.initializer.append(head)
+    for p in places:
+        head = _header(p.tensor)
+        if p.offset is None:
+            head.raw_data = small[p.tensor.name]
+        else:
+            head.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", data), ("offset", p.offset), ("length", p.tensor.nbytes)):
+                head.external_data.add(key=key, value=str(value))
+        full.graph.initializer.append(head)
     path.write_bytes(full.SerializeToString())
-    if offset == 0:
-        data.unlink()
-        return [path]
-    return [path, data]

@@ -14,6 +14,7 @@ from frugal.errors import InvalidArgument, InvalidModel
 
 from . import calibrate, onnxfile, targets, verify
 from ._files import peak_rss_bytes, staging
+from ._journal import file_key
 from .exporter import copy_companions, place
 from .onnxfile import OnnxFile, Progress
 from .opset import modernize
@@ -21,6 +22,7 @@ from .report import Report
 from .rewrite import Rewritten, rewrite
 
 BLOCK_SIZES = (32, 64, 128)
+VERIFY_LIMIT = 1 << 30  # bytes of a float model that is compared without being asked
 MAX_FEEDS = 32  # of the calibration data that also serve to verify
 
 
@@ -35,7 +37,7 @@ def quantize(
     per_layer: bool = False,
     progress: Progress | None = None,
     validation: calibrate.Source | None = None,
-    verify_result: bool = True,
+    verify_result: bool | None = None,
     method: str = "grid",
     calibration_method: str = "percentile",
     percentile: float = 99.99,
@@ -51,7 +53,8 @@ def quantize(
     static int8 too, with ranges by calibration_method 'minmax' or 'percentile' of |x|; with int4 it only verifies.
     exclude: shell patterns of node or tensor names that stay float.  method: int4 rounding, 'grid' or 'rtn'.
     The result is compared with the float model in onnxruntime, on validation or calibration feeds or generated ones
-    (verify_result=False skips that); per_layer adds figures for every quantized product.
+    (verify_result=False skips that; None: models beyond 1 GB are not compared, since both would have to lie in memory);
+    per_layer adds figures for every quantized product.  A run that was killed goes on where it was when it is started again.
 
     Raises InvalidArgument, InvalidModel (not float, NaN weights: the tensor is named), MissingExtra, FrugalError.
     """
@@ -80,7 +83,9 @@ def quantize(
         result = rewrite(m, found, 4 if scheme == "int4" else 8, block_size, method, ranges)
         _write(m, result, part / name, report, progress)
         report.seconds = round(time.perf_counter() - start, 3)
-        if verify_result:
+        if verify_result is None and report.bytes_in > VERIFY_LIMIT:
+            report.notes.append(f"not compared with the float model ({report.bytes_in} bytes would lie in memory): ask for it")
+        elif verify_result is not False:
             feeds = validation if validation is not None else calibration
             _verify(m, found, result, part, name, feeds, per_layer, report)
         if companions:
@@ -130,7 +135,9 @@ def _check_arguments(
 
 def _write(m: OnnxFile, result: Rewritten, path: Path, report: Report, progress: Progress | None) -> None:
     onnxfile.check(result.proto, result.tensors, m.path, infer=False)
-    files = onnxfile.write(result.proto, result.tensors, path, None, progress)
+    sources = sorted({m.path, *(r.path for r in m.refs.values())})
+    method = f"{result.weights[0].method} " + " ".join(file_key(p) for p in sources)
+    files = onnxfile.write(result.proto, result.tensors, path, None, progress, method)
     report.bytes_out = sum(p.stat().st_size for p in files)
     report.tensors = [w.report for w in result.weights if w.report is not None]
     report.notes += result.notes

@@ -11,8 +11,8 @@ Patterns (N outputs, K inputs; q is stored [N, K] whatever the source's layout):
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from .onnxfile import OnnxFile, OutTensor
 from .report import TensorReport
 from .targets import Found, Target, all_nodes, attribute
 
-INT8, INT4, FLOAT16, FLOAT = 3, 22, 10, 1
+INT8, INT4, FLOAT16, BFLOAT16, FLOAT = 3, 22, 10, 16, 1
+_STORED: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), FLOAT16: np.dtype("<f2"), BFLOAT16: np.dtype("<u2")}
 F32 = NDArray[np.float32]
 _ROWS = 1 << 22  # bytes of float32 rows rounded at a time; rounding needs several copies of them
 
@@ -54,16 +55,25 @@ class Weight:
         if self.bits == 4:
             blocks = (self.rows, self.cols // self.block)
             return [
-                OutTensor(f"{self.name}.int4", INT4, (self.rows, self.cols), self._codes),
-                OutTensor(f"{self.name}.scale", FLOAT16, blocks, lambda: self._scales),
-                OutTensor(f"{self.name}.zero", INT4, blocks, lambda: [int4.pack(np.concatenate(self._zeros))]),
+                OutTensor(f"{self.name}.int4", INT4, (self.rows, self.cols), self._codes, self),
+                OutTensor(f"{self.name}.scale", FLOAT16, blocks, lambda: self._scales, self),
+                OutTensor(f"{self.name}.zero", INT4, blocks, lambda: [int4.pack(np.concatenate(self._zeros))], self),
             ]
-        out = [OutTensor(f"{self.name}.int8", INT8, (self.rows, self.cols), self._codes)]
+        out = [OutTensor(f"{self.name}.int8", INT8, (self.rows, self.cols), self._codes, self)]
         if "linear" in self.kinds:
-            out.append(OutTensor(f"{self.name}.scale", FLOAT, (self.rows,), lambda: self._scales))
+            out.append(OutTensor(f"{self.name}.scale", FLOAT, (self.rows,), lambda: self._scales, self))
         if "table" in self.kinds:
-            out.append(OutTensor(f"{self.name}.row_scale", FLOAT, (self.rows, 1), lambda: self._scales))
+            out.append(OutTensor(f"{self.name}.row_scale", FLOAT, (self.rows, 1), lambda: self._scales, self))
         return out
+
+    def state(self) -> Any:
+        """For a write that goes on later: what the rounding cost."""
+        self._scales, self._zeros = [], []
+        return asdict(self.report) if self.report is not None else None
+
+    def restore(self, state: Any) -> None:
+        """See `state`."""
+        self.report = TensorReport(**state)
 
     def _codes(self) -> Iterator[onnxfile.Bytes]:
         self._scales, self._zeros = [], []
@@ -109,20 +119,41 @@ class Weight:
         """float32 [some rows, cols] in order; an even number of rows each, so that INT4 packing is seamless."""
         ref, stored = self.model.refs.get(self.initializer.name), self.initializer.data_type
         step = max(2, _ROWS // (4 * max(1, self.cols)) // 2 * 2)
-        if ref is None or self.transposed or stored != FLOAT:
+        if ref is None:
             w = np.asarray(self.model.tensor(self.initializer), np.float32)
             w = w.T if self.transposed else w
             for a in range(0, self.rows, step):
                 yield self._scaled(np.ascontiguousarray(w[a : a + step]))
             return
-        with open(ref.path, "rb") as f:
-            f.seek(ref.offset)
+        read = _columns if self.transposed else _lines
+        with open(ref.path, "rb", buffering=0) as f:
             for a in range(0, self.rows, step):
                 n = min(step, self.rows - a)
-                yield self._scaled(np.fromfile(f, "<f4", n * self.cols).reshape(n, self.cols))
+                raw = read(f, ref.offset, a, n, self.rows, self.cols, _STORED[stored])
+                yield self._scaled(_floats(raw, stored).reshape(n, self.cols))
 
     def _scaled(self, w: F32) -> F32:
         return w if self.alpha == 1 else np.asarray(w * np.float32(self.alpha), np.float32)
+
+
+def _lines(f: IO[bytes], offset: int, first: int, n: int, _: int, cols: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Rows first to first + n of a matrix stored [rows, cols]."""
+    f.seek(offset + first * cols * dtype.itemsize)
+    return np.fromfile(f, dtype, n * cols)
+
+
+def _columns(f: IO[bytes], offset: int, first: int, n: int, rows: int, cols: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Rows first to first + n of a matrix stored [cols, rows]: strips of it, so that it never lies in memory whole."""
+    strips = np.empty((cols, n), dtype)
+    for c in range(cols):
+        f.seek(offset + (c * rows + first) * dtype.itemsize)
+        f.readinto(strips[c])  # type: ignore[attr-defined]
+    return np.ascontiguousarray(strips.T)
+
+
+def _floats(raw: NDArray[Any], stored: int) -> F32:
+    """Stored numbers as float32; BFLOAT16 is the upper half of one."""
+    return np.asarray((raw.astype("<u4") << 16).view("<f4") if stored == BFLOAT16 else raw, np.float32)
 
 
 class _Stats:

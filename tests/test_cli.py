@@ -255,3 +255,21 @@ def test_a_missing_extra_is_named(embed_onnx, tmp_path):
     env = {"PYTHONPATH": str(tmp_path / "hide")}
     assert "frugal-edge[onnx]" in fails("inspect", embed_onnx, env=env)
     assert "frugal-edge[" in fails("quantize", embed_onnx, tmp_path / "o.onnx", "--scheme", "int8", env=env)
+
+
+@pytest.mark.parametrize("on,terminal,shown", [(True, True, True), (True, False, False), (False, True, False)])
+def test_progress_is_for_terminals(on: bool, terminal: bool, shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that says how far, rewritten and at last wiped; nothing in a pipe, nothing with --json."""
+    import io
+
+    from frugal.cli.common import Progress
+
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stderr", stderr)
+    with Progress(on) as progress:
+        progress("layer\x1b.0", 512, 2048)
+        progress("reading 3 of 4")
+    said = stderr.getvalue()
+    assert said.endswith("\r\x1b[K") == shown and bool(said) == shown
+    assert not shown or (" 25% of 2.0 KiB  layer\\x1b.0" in said and "reading 3 of 4" in said)

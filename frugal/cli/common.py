@@ -177,16 +177,17 @@ def shape_text(shape: Sequence[object]) -> str:
 
 
 class Progress:
-    """A line on stderr that is rewritten, only when stderr is a terminal.  Called with (done, total, what) or fewer."""
+    """A line on stderr that is rewritten, only when stderr is a terminal (and `on`).  Called with what there is to say; of
+    (what, bytes done, bytes in all) it makes a percentage."""
 
-    def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
+    def __init__(self, on: bool = True) -> None:
+        self._on = on and sys.stderr.isatty()
         self._shown = False
 
     def __call__(self, *parts: object) -> None:
         if self._on:
             self._shown = True
-            print("\r\x1b[K" + printable(" ".join(map(str, parts)))[:100], end="", file=sys.stderr, flush=True)
+            print("\r\x1b[K" + printable(_progress_text(parts))[:100], end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -194,3 +195,10 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _progress_text(parts: tuple[object, ...]) -> str:
+    match parts:
+        case (str(what), int(done), int(total)) if total:
+            return f"{done / total:4.0%} of {size(total)}  {what}"
+    return " ".join(map(str, parts))

@@ -27,7 +27,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Export, then say what was written."""
-    with needs("quantize", "exporting"), Progress() as progress:
+    with needs("quantize", "exporting"), Progress(not args.json) as progress:
         from frugal.quantize import export
 
         result = export(args.source, args.out, task=args.task, progress=progress, cache=args.cache, context=args.context)

@@ -20,12 +20,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--block-size", type=int, default=32, metavar="N", help="weights that share a scale in int4")
     command.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave this layer float; repeat")
     command.add_argument("--per-layer", action="store_true", help="measure the error of every layer")
+    command.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="compare with the float model in onnxruntime (default: where that is below 1 GB)",
+    )
     add_json(command)
 
 
 def main(args: argparse.Namespace) -> None:
     """Quantize, then say what it did and what it cost."""
-    with needs("quantize", "quantizing"), Progress() as progress:
+    with needs("quantize", "quantizing"), Progress(not args.json) as progress:
         from frugal.quantize import quantize
 
         report = quantize(
@@ -36,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
             block_size=args.block_size,
             exclude=tuple(args.exclude),
             per_layer=args.per_layer,
+            verify_result=args.verify,
             progress=progress,
         ).to_dict()
     if args.json:

@@ -117,11 +117,11 @@ class StoredTensor:
         blocks_of = (self.rows, self.cols // BLOCK)
         kind = INT8 if not self.four else UINT4 if self.offsets else INT4
         out = [
-            OutTensor(self.codes, kind, (self.rows, self.cols), self._codes),
-            OutTensor(f"{self.name}.scale", FLOAT16, blocks_of, lambda: (p.d for p in self._parts())),
+            OutTensor(self.codes, kind, (self.rows, self.cols), self._codes, self),
+            OutTensor(f"{self.name}.scale", FLOAT16, blocks_of, lambda: (p.d for p in self._parts()), self),
         ]
         if self.offsets:
-            out.append(OutTensor(f"{self.name}.offset", FLOAT16, blocks_of[::-1], self._offsets))
+            out.append(OutTensor(f"{self.name}.offset", FLOAT16, blocks_of[::-1], self._offsets, self))
         return out
 
     def _parts(self) -> Iterator[Parts]:
@@ -142,6 +142,14 @@ class StoredTensor:
 
     def _offsets(self) -> list[Bytes]:
         return [np.ascontiguousarray(np.concatenate([p.o for p in self._parts() if p.o is not None]).T)]
+
+    def state(self) -> list[float]:
+        """For a write that goes on later: what `error` is made of."""
+        return [self._difference, self._norm]
+
+    def restore(self, state: list[float]) -> None:
+        """See `state`."""
+        self._difference, self._norm = state
 
     def error(self) -> float:
         """Relative RMS error of what was written against the file's values; 0 where every bit is kept."""

@@ -71,8 +71,10 @@ def encode(w: np.ndarray, form: str) -> bytes:
     return np.concatenate([d.view(np.uint8), m.view(np.uint8), q[..., :16] | q[..., 16:] << 4], -1).tobytes()
 
 
-def quantized_llama(path: Path, embed: str = "Q8_0", change: dict[str, Any] | None = None) -> tuple[Path, dict[str, Any]]:
-    """A llama of hidden size 64 with Q4_1 projections, and its tensors as float32."""
+def quantized_llama(
+    path: Path, embed: str = "Q8_0", change: dict[str, Any] | None = None, replace: dict[str, Any] | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """A llama of hidden size 64 with Q4_1 projections, and its tensors as float32.  replace: tensors for gguf_files.write."""
     c = decoders.config("llama") | {"hidden_size": 64, "intermediate_size": 96}
     rng = np.random.default_rng(3)
     shapes = {"token_embd": (64, 64), "output_norm": (64,)}
@@ -90,7 +92,7 @@ def quantized_llama(path: Path, embed: str = "Q8_0", change: dict[str, Any] | No
         values[f"{name}.weight"] = blocks.decode(np.frombuffer(raw, np.uint8).reshape(-1, len(raw) // shape[0]), form).reshape(
             shape
         )
-    return gguf_files.write(path, gguf_files.metadata_of(c, {}) | (change or {}), stored), values
+    return gguf_files.write(path, gguf_files.metadata_of(c, {}) | (change or {}), stored | (replace or {})), values
 
 
 @pytest.mark.parametrize("embed", ["Q8_0", "Q4_1"])
