@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..bindings.text import Decoder, Sampling
-from ..errors import InvalidArgument, InvalidModel, MissingExtra, NoSuchFile
+from ..errors import InvalidArgument, InvalidModel, NoSuchFile
 from . import chat
 from .streaming import StreamDecoder
+from .tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,7 +101,7 @@ class TextModel:
         if not (context or trained):
             raise InvalidModel(f"{path}: the model does not say its context; give context=")
         decoder = Decoder(plan.buffer, library.Pool(threads), context or trained, memory_limit_bytes)
-        tokenizer = _open_tokenizer(path)
+        tokenizer = open_tokenizer(path)
         if tokenizer.get_vocab_size() > decoder.vocabulary:
             raise InvalidModel(
                 f"{path / 'tokenizer.json'}: has {tokenizer.get_vocab_size()} tokens, the model {decoder.vocabulary}:"
@@ -263,23 +264,6 @@ def _open_plan(folder: Path, activations: str) -> Any:
     if (folder / "model.frugal").is_file():
         return Plan.open(folder / "model.frugal")
     raise NoSuchFile(f"{folder} has neither model.onnx nor model.frugal")
-
-
-def _open_tokenizer(folder: Path) -> Tokenizer:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as e:
-        raise MissingExtra("text needs tokenizers: pip install 'frugal-edge[text]'") from e
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise NoSuchFile(f"{path}: no such file (it belongs to the model's repository)")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as e:  # the library raises plain Exception
-        raise InvalidModel(f"{path}: not a tokenizer that the `tokenizers` library reads ({e})") from e
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> list[int]:

@@ -1,4 +1,4 @@
-"""`frugal generate` and `frugal chat` in pipes and in a terminal; EmbeddingModel."""
+"""`frugal generate` and `frugal chat` in pipes and in a terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from frugal import EmbeddingModel, InferenceSession, TextModel
-from frugal.errors import InvalidArgument, InvalidModel
+from frugal import TextModel
 
 Folder = Callable[..., Path]
 FRUGAL = [sys.executable, "-m", "frugal"]
@@ -140,44 +138,3 @@ def _until(fd: int, mark: bytes, seconds: float = 60) -> bytes:
             except OSError:
                 break
     return got
-
-
-# ---- embeddings ----
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny sentence encoder with the byte tokenizer."""
-    from frugal.quantize import export
-
-    from tests.quantize import checkpoints
-    from tests.quantize.test_export import st_modules
-
-    from .conftest import tokenizer_json
-
-    root = tmp_path_factory.mktemp("encoder")
-    folder, _, _ = checkpoints.tiny(root / "src", "bert")
-    st_modules(folder, "mean", True)
-    (folder / "tokenizer.json").write_text(tokenizer_json(50), encoding="utf-8")
-    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
-    export(folder, root / "out")
-    return root / "out"
-
-
-def test_encode(encoder: Path) -> None:
-    model, session = EmbeddingModel.open(encoder), InferenceSession(encoder / "model.onnx")
-    texts = ["hello you", "a", "what is this ?", "a very long sentence that is cut at twenty tokens, surely so"]
-    got = model.encode(texts, batch_size=3)
-    assert got.shape == (4, model.size) and got.dtype == np.float32
-    for text, vector in zip(texts, got, strict=True):
-        ids = np.array([model.tokenizer.encode(text).ids[:20]])
-        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        np.testing.assert_array_equal(vector, session.run(["sentence_embedding"], feeds)[0][0])
-        np.testing.assert_array_equal(vector, model.encode(text))
-    np.testing.assert_allclose(np.linalg.norm(model.encode(texts, normalize_embeddings=True), axis=1), 1, atol=1e-6)
-    assert model.encode([]).shape == (0, model.size)
-
-
-def test_encode_refuses(encoder: Path, text_folder: Folder) -> None:
-    with pytest.raises(InvalidArgument, match="encode takes"):
-        EmbeddingModel.open(encoder).encode([3])  # type: ignore[list-item]
-    with pytest.raises(InvalidModel, match="no output 'sentence_embedding'"):
-        EmbeddingModel.open(text_folder())
