@@ -58,7 +58,7 @@ class Decoder:
 
     def __init__(self, plan: PlanBuffer, pool: library.Pool, context: int, memory_limit: int | None = None) -> None:
         self.plan, self.context = plan, context
-        self.session = Session(plan, pool, memory_limit)
+        self.session, self._limit = Session(plan, pool, memory_limit), memory_limit
         names = [t.name for t in plan.inputs]
         outputs = [t.name for t in plan.outputs]
         for needed in ("input_ids", "write_indices", "last_index"):
@@ -136,10 +136,12 @@ class Decoder:
         held = [len(t) for t in self._tokens] if rows == self.rows else []
         capacity = min(self.context, max(tokens, self.capacity + GROW if held else 0, GROW))
         old, old_capacity = self._memory, self.capacity
+        total = sum(rows * self._row_bytes(i, capacity) for i, _ in self._caches)
+        if self._limit is not None and total > self._limit:
+            raise OutOfMemory(f"caches of {rows} x {capacity} tokens take {total} bytes of memory, the limit is {self._limit}")
         try:
             self._memory = {i: _aligned(rows * self._row_bytes(i, capacity)) for i, _ in self._caches}
         except OutOfMemory as e:
-            total = sum(rows * self._row_bytes(i, capacity) for i, _ in self._caches)
             raise OutOfMemory(f"no room for {total} bytes of caches ({rows} x {capacity} tokens)") from e
         for i, _ in self._caches:
             step = self._row_bytes(i, 1)

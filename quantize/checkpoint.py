@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,8 @@ class Entry:
 
 def _entry(path: Path, name: str, raw: Any, start: int, size: int) -> Entry:
     try:
-        dtype, shape = str(raw["dtype"]), tuple(int(d) for d in raw["shape"])
-        a, b = (int(v) for v in raw["data_offsets"])
+        dtype, shape = str(raw["dtype"]), tuple(operator.index(d) for d in raw["shape"])
+        a, b = (operator.index(v) for v in raw["data_offsets"])
     except (KeyError, TypeError, ValueError) as e:
         raise InvalidModel(f"{path}: header entry of tensor {name!r} is malformed ({e!r})") from e
     if dtype not in _SIZE:

@@ -110,6 +110,8 @@ def export(
         result = export_gguf(src, target, opset, progress, cache, context)
     else:
         config = read_json(src / "config.json")
+        if not isinstance(config.get("model_type", ""), str):
+            raise InvalidModel(f"{src / 'config.json'}: 'model_type' is {config['model_type']!r}, want a name")
         from . import decoder
 
         why_not = bert.unsupported(config)

@@ -8,9 +8,9 @@ position_ids only where the model has positions.  Key i of the mask is 0 for pad
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+
+from frugal.errors import InvalidModel
 
 from ..graph import Graph
 from .rope import tables
@@ -137,7 +137,10 @@ class _Builder:
         n = b + softplus(alpha_n)."""
         g, n = self.g, f"{i}.xielu"
         a = {"beta": 0.5, "eps": -1e-6} | self.w.scalars(n)
-        p, q = (math.log1p(math.exp(a[k])) for k in ("alpha_p", "alpha_n"))
+        lacking = [k for k in ("alpha_p", "alpha_n") if k not in a]
+        if lacking:
+            raise InvalidModel(f"layer {i}: the activation xIELU has no {' and no '.join(lacking)}")
+        p, q = (float(np.logaddexp(0.0, a[k])) for k in ("alpha_p", "alpha_n"))
 
         def number(key: str, value: float) -> str:
             return g.const(f"{n}.{key}", np.array(value, np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,9 @@ class CheckpointWeights:
     def scalars(self, part: str) -> dict[str, float]:
         name = self.name(part)
         found = {n.rpartition(".")[2]: e for n, e in self.checkpoint.entries.items() if n.rpartition(".")[0] == name}
+        large = next((key for key, e in found.items() if math.prod(e.shape) != 1), None)
+        if large is not None:
+            raise InvalidModel(f"{self.checkpoint.folder}: tensor '{name}.{large}' is not one number")
         return {key: float(self.checkpoint.read(f"{name}.{key}", e.shape).reshape(-1)[0]) for key, e in found.items()}
 
 

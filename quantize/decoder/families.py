@@ -14,6 +14,7 @@ from ..graph import ACTIVATIONS
 from .rope import alibi_slopes, make_rope
 from .spec import Layer, Rope, Spec
 
+MAX_SIZE, MAX_COUNT = 2**31 - 1, 2**14  # what a configuration may ask for: it is not trusted
 MAX_CONTEXT = 32768  # positions of the rotary tables unless asked otherwise
 
 
@@ -33,10 +34,17 @@ class _Config:
 
     def size(self, key: str, default: int | None = None) -> int:
         """A positive integer."""
+        return self._integer(key, default, MAX_SIZE)
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A positive integer of which something is made for each: layers, heads, elements of a head."""
+        return self._integer(key, default, MAX_COUNT)
+
+    def _integer(self, key: str, default: int | None, most: int) -> int:
         value = self.raw.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key!r} is {value!r}, want a positive integer")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise ValueError(f"{key!r} is {value!r}, want an integer from 1 to {most}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -84,7 +92,7 @@ class _Config:
 def _head_size(c: _Config, hidden: int, heads: int) -> int:
     if c.raw.get("head_dim") is None and hidden % heads:
         raise ValueError(f"hidden_size {hidden} is not a multiple of {heads} heads")
-    return c.size("head_dim", hidden // heads)
+    return c.count("head_dim", hidden // heads)
 
 
 def _rope(c: _Config, head_size: int, interleaved: bool = False) -> Rope:
@@ -95,11 +103,11 @@ def _rope(c: _Config, head_size: int, interleaved: bool = False) -> Rope:
 
 def _llama(c: _Config) -> Spec:
     """llama and everything built like it."""
-    hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
-    head_size, kv_heads = _head_size(c, hidden, heads), c.size("num_key_value_heads", heads)
+    hidden, heads = c.size("hidden_size"), c.count("num_attention_heads")
+    head_size, kv_heads = _head_size(c, hidden, heads), c.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise ValueError(f"{heads} query heads are not a multiple of {kv_heads} key heads")
-    count = c.size("num_hidden_layers")
+    count = c.count("num_hidden_layers")
     return Spec(
         str(c.raw["model_type"]),
         c.size("vocab_size"),
@@ -207,7 +215,7 @@ def _gemma3(c: _Config) -> Spec:
 
 def _bloom(c: _Config) -> Spec:
     hidden = c.size("hidden_size", c.raw.get("n_embed"))
-    heads, count = c.size("n_head", c.raw.get("num_attention_heads")), c.size("n_layer", c.raw.get("num_hidden_layers"))
+    heads, count = c.count("n_head", c.raw.get("num_attention_heads")), c.count("n_layer", c.raw.get("num_hidden_layers"))
     if hidden % heads:
         raise ValueError(f"hidden_size {hidden} is not a multiple of {heads} heads")
     return Spec(
@@ -232,7 +240,7 @@ def _bloom(c: _Config) -> Spec:
 
 
 def _gpt2(c: _Config) -> Spec:
-    hidden, heads, positions = c.size("n_embd", 768), c.size("n_head", 12), c.size("n_positions", 1024)
+    hidden, heads, positions = c.size("n_embd", 768), c.count("n_head", 12), c.size("n_positions", 1024)
     if hidden % heads:
         raise ValueError(f"n_embd {hidden} is not a multiple of {heads} heads")
     for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
@@ -247,7 +255,7 @@ def _gpt2(c: _Config) -> Spec:
         heads,
         heads,
         size,
-        tuple(Layer() for _ in range(c.size("n_layer", 12))),
+        tuple(Layer() for _ in range(c.count("n_layer", 12))),
         c.number("layer_norm_epsilon", 1e-5),
         c.activation("activation_function", default="gelu_new"),
         positions if c.asked is None else c.asked,
@@ -295,7 +303,7 @@ def read_spec(config: dict[str, Any], path: Path, context: int | None = None) ->
     c = _Config(config, context)
     try:
         spec = family.read(c)
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, ArithmeticError) as e:
         raise InvalidModel(f"{path / 'config.json'}: {e}") from e
     if spec.positions and spec.context > spec.positions:
         raise InvalidModel(f"{path}: context {spec.context} is more than the {spec.positions} learned positions")

@@ -55,7 +55,7 @@ class _Metadata:
     def __init__(self, file: GgufFile) -> None:
         self.file = file
         self.arch = file.metadata.get("general.architecture")
-        if self.arch not in ARCHITECTURES:
+        if not isinstance(self.arch, str) or self.arch not in ARCHITECTURES:
             raise InvalidModel(
                 f"{file.path}: architecture {self.arch!r} is not built in (built in: {', '.join(sorted(ARCHITECTURES))});"
                 " give the Hugging Face folder"
@@ -74,7 +74,10 @@ class _Metadata:
 def read_gguf_spec(file: GgufFile, context: int | None) -> tuple[dict[str, Any], Spec]:
     """(config.json's contents, Spec). Raises InvalidModel naming the file and the key."""
     m = _Metadata(file)
-    config = _config(m)
+    try:
+        config = _config(m)
+    except (ValueError, TypeError, ArithmeticError) as e:
+        raise InvalidModel(f"{file.path}: the metadata of {m.arch!r} are garbled ({e})") from e
     spec = read_spec(config, file.path, context)
     permuted = ARCHITECTURES[str(m.arch)][1]
     ropes = tuple(replace(r, interleaved=permuted) for r in spec.ropes)

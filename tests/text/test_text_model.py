@@ -16,7 +16,7 @@ import pytest
 
 import frugal
 from frugal import TextModel
-from frugal.errors import FrugalError, InvalidArgument, InvalidModel, NoSuchFile
+from frugal.errors import FrugalError, InvalidArgument, InvalidModel, NoSuchFile, OutOfMemory
 from tests.quantize import decoders
 from tests.quantize.test_decoder import empty_caches, run
 
@@ -256,6 +256,11 @@ def test_nan_weights(text_folder: Folder, tmp_path: Path) -> None:
 def test_memory_limit(text_folder: Folder) -> None:
     with pytest.raises(FrugalError, match="memory"):
         TextModel.open(text_folder(), memory_limit_bytes=10_000).generate("hello")
+    model = TextModel.open(text_folder(), memory_limit_bytes=2_000_000)
+    assert len(model.generate("hello", max_new_tokens=3, ignore_eos=True).tokens) == 3
+    with pytest.raises(OutOfMemory, match="caches of 200 x 64 tokens take 3276800 bytes of memory, the limit is 2000000"):
+        model.generate(["hello"] * 200, max_new_tokens=60)
+    assert len(model.generate("hello", max_new_tokens=3, ignore_eos=True).tokens) == 3  # and the model lives on
 
 
 def test_an_encoder_is_no_text_model(tmp_path: Path) -> None:
