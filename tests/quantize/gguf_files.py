@@ -34,19 +34,25 @@ def _value(v: Any) -> tuple[int, bytes]:
     return ARRAY, struct.pack("<IQ", inner[0][0], len(v)) + b"".join(raw for _, raw in inner)
 
 
-def write(path: Path, metadata: dict[str, Any], tensors: dict[str, tuple[int, tuple[int, ...], bytes]]) -> Path:
-    """tensors: name -> (ggml type, shape with rows first, bytes)."""
-    head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+def head(metadata: dict[str, Any], tensors: dict[str, tuple[int, tuple[int, ...], int]]) -> bytes:
+    """What stands before the data.  tensors: name -> (ggml type, shape with rows first, bytes)."""
+    parts = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, v in metadata.items():
         kind, raw = _value(v)
-        head += [_string(key), struct.pack("<I", kind), raw]
-    data = b""
-    for name, (kind, shape, raw) in tensors.items():
+        parts += [_string(key), struct.pack("<I", kind), raw]
+    at = 0
+    for name, (kind, shape, nbytes) in tensors.items():
         dims = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
-        head += [_string(name), dims, struct.pack("<IQ", kind, len(data))]
-        data += raw + bytes(-len(raw) % 32)
-    body = b"".join(head)
-    path.write_bytes(body + bytes(-len(body) % 32) + data)
+        parts += [_string(name), dims, struct.pack("<IQ", kind, at)]
+        at += nbytes + -nbytes % 32
+    body = b"".join(parts)
+    return body + bytes(-len(body) % 32)
+
+
+def write(path: Path, metadata: dict[str, Any], tensors: dict[str, tuple[int, tuple[int, ...], bytes]]) -> Path:
+    """tensors: name -> (ggml type, shape with rows first, bytes)."""
+    data = b"".join(raw + bytes(-len(raw) % 32) for _, _, raw in tensors.values())
+    path.write_bytes(head(metadata, {n: (kind, shape, len(raw)) for n, (kind, shape, raw) in tensors.items()}) + data)
     return path
 
 

@@ -154,6 +154,19 @@ def test_bytes_of_q4_1_and_q8_0(tmp_path: Path) -> None:
     np.testing.assert_array_equal(t["token_embd.weight.int8"].view(np.uint8).reshape(64, 2, 32), raw[..., 2:])
 
 
+def test_bytes_of_q4_0(tmp_path: Path) -> None:
+    """The blocks can be put together again from what is in the graph."""
+    raw = np.random.default_rng(1).integers(0, 256, (64, 3, 18), np.uint8)
+    raw[..., :2] = np.random.default_rng(2).uniform(-1, 1, (64, 3)).astype("<f2").view(np.uint8).reshape(64, 3, 2)
+    change = {"blk.1.ffn_down.weight": (TYPE["Q4_0"], (64, 96), raw.tobytes())}
+    r = export(quantized_llama(tmp_path / "q.gguf", replace=change)[0], tmp_path / "q")
+    t = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(r.model).graph.initializer}
+    codes = (t["blk.1.ffn_down.weight.int4"].astype(np.int8) + 8).astype(np.uint8).reshape(64, 3, 32)
+    scale = t["blk.1.ffn_down.weight.scale"].astype("<f2").view(np.uint8).reshape(64, 3, 2)
+    np.testing.assert_array_equal(np.concatenate([scale, codes[..., :16] | codes[..., 16:] << 4], -1), raw)
+    assert "blk.1.ffn_down.weight.offset" not in t and r.notes == [n for n in r.notes if "Q4_0" not in n]
+
+
 def test_error_is_stated(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (8, 2 * 210), np.uint8)
     rows.reshape(8, 2, 210)[..., 208:] = np.array([0.01], "<f2").view(np.uint8)
