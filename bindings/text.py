@@ -9,15 +9,14 @@ from typing import Any
 
 from frugal.errors import InvalidArgument, InvalidModel, OutOfMemory
 
-from . import library
+from . import kv, library
 from ._ffi import ffi, lib
-from .buffers import ITEM_BYTES
+from .kv import Cache
 from .plan import PlanBuffer
 from .session import Session, _aligned
 from .status import check
 
 FLOAT, INT64 = 1, 7
-CHUNK = 512  # tokens of a prompt that are read at a time: working memory grows with them
 GROW = 256  # tokens by which the caches grow at least
 _CACHE = re.compile(r"(?:past_key_values|past)\.(\d+)\.(.+)")
 
@@ -69,12 +68,14 @@ class Decoder:
         self._at = {n: i for i, n in enumerate(names)}
         self._logits = outputs.index("logits")
         self.vocabulary = int(plan.outputs[self._logits].shape[-1] or 0)
-        self._caches = [(i, self._present(n, outputs)) for i, n in enumerate(names) if _CACHE.fullmatch(n)]
+        caches = [(i, t) for i, t in enumerate(plan.inputs) if _CACHE.fullmatch(t.name)]
+        self._caches = [Cache.of(t, i, self._present(t.name, outputs)) for i, t in caches]
         if not self._caches:
             raise InvalidModel("the plan has no inputs past_key_values.N.key")
         self._stopped = ffi.new("int32_t *", 0)
         self.rows = self.capacity = 0
-        self._tokens: list[list[int]] = []  # of each row, as far as its cache holds them
+        self._tokens: list[list[int]] = []  # of each row, as far as they were read
+        self._written: list[int] = []  # of each row: the place after the last that was written
         self._memory: dict[int, tuple[Any, Any]] = {}
 
     @staticmethod
@@ -113,8 +114,8 @@ class Decoder:
         self._check(prompts)
         longest = max(map(len, prompts))
         self._make_room(len(prompts), min(self.context, longest + most))
-        kept = [_common(old, new) for old, new in zip(self._tokens, prompts, strict=True)]
-        kept = [min(k, len(p) - 1) for k, p in zip(kept, prompts, strict=True)]
+        kept = [self._held(r, p) for r, p in enumerate(prompts)]
+        self._written = [n if k else 0 for n, k in zip(self._written, kept, strict=True)]
         self._tokens = [list(p[:k]) for p, k in zip(prompts, kept, strict=True)]
         self._prepare(prompts, sampling, stops)
         self._read(prompts, kept, progress)
@@ -133,34 +134,29 @@ class Decoder:
         """Caches for that many rows and tokens; what they hold is kept while the rows stay."""
         if rows == self.rows and tokens <= self.capacity:
             return
-        held = [len(t) for t in self._tokens] if rows == self.rows else []
+        held = self._written if rows == self.rows else []
         capacity = min(self.context, max(tokens, self.capacity + GROW if held else 0, GROW))
         old, old_capacity = self._memory, self.capacity
-        total = sum(rows * self._row_bytes(i, capacity) for i, _ in self._caches)
-        if self._limit is not None and total > self._limit:
-            raise OutOfMemory(f"caches of {rows} x {capacity} tokens take {total} bytes of memory, the limit is {self._limit}")
+        sizes = {c.input: rows * c.row_bytes(capacity) for c in self._caches}
+        total, limit = sum(sizes.values()), self._limit
+        what = f"{total} bytes of caches ({rows} x {capacity} tokens): take shorter texts, fewer at once, or a cache of int8"
+        if limit is not None and total > limit:
+            raise OutOfMemory(f"the memory limit of {limit} bytes has no room for {what}")
         try:
-            self._memory = {i: _aligned(rows * self._row_bytes(i, capacity)) for i, _ in self._caches}
+            self._memory = {i: _aligned(n) for i, n in sizes.items()}
         except OutOfMemory as e:
-            raise OutOfMemory(f"no room for {total} bytes of caches ({rows} x {capacity} tokens)") from e
-        for i, _ in self._caches:
-            step = self._row_bytes(i, 1)
+            raise OutOfMemory(f"no room for {what}") from e
+        for cache in self._caches:
             for r, n in enumerate(held):
-                to, source = self._memory[i][1] + r * capacity * step, old[i][1] + r * old_capacity * step
-                ffi.memmove(to, source, n * step)
+                cache.move(self._memory[cache.input][1], capacity, old[cache.input][1], old_capacity, r, n)
         self.rows, self.capacity = rows, capacity
         if not held:
-            self._tokens = [[] for _ in range(rows)]
+            self._tokens, self._written = [[] for _ in range(rows)], [0] * rows
 
-    def _row_bytes(self, index: int, tokens: int) -> int:
-        """Bytes of one row of a cache [rows, tokens, ..]."""
-        tensor = self.plan.inputs[index]
-        size = ITEM_BYTES[tensor.dtype] * tokens
-        for d in tensor.shape[2:]:
-            if not isinstance(d, int) or not d:
-                raise InvalidModel(f"the cache {tensor.name!r} has a width that is not fixed")
-            size *= d
-        return size
+    def _held(self, row: int, prompt: Sequence[int]) -> int:
+        """How many tokens of a new prompt a row's caches hold; the last is read again, for its logits."""
+        common = min(_common(self._tokens[row], prompt), len(prompt) - 1)
+        return common if all(c.holds(common, self._written[row], self.capacity) for c in self._caches) else 0
 
     def _prepare(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling], stops: Sequence[int]) -> None:
         """The structure that C reads, and its arrays."""
@@ -207,17 +203,18 @@ class Decoder:
         outputs = ffi.new("void *[]", len(self.plan.outputs))
         sizes = {"input_ids": (self.rows, tokens), "position_ids": (self.rows, tokens), "write_indices": (self.rows,)}
         sizes["last_index"] = (self.rows, 1, 1)
+        caches = {c.input: c.shape(self.rows, self.capacity) for c in self._caches}
         for i, tensor in enumerate(self.plan.inputs):
-            if i in self._memory:
+            if i in caches:
                 inputs[i] = self._memory[i][1]
-                shapes.append((self.rows, self.capacity, *(int(d or 0) for d in tensor.shape[2:])))
+                shapes.append(caches[i])
             elif tensor.name in sizes:
                 inputs[i] = buffers[tensor.name]
                 shapes.append(sizes[tensor.name])
             else:
                 raise InvalidModel(f"the plan has an input {tensor.name!r} that text generation does not know")
-        for i, o in self._caches:
-            outputs[o] = self._memory[i][1]
+        for cache in self._caches:
+            outputs[cache.output] = self._memory[cache.input][1]
         outputs[self._logits] = buffers["logits"]
         return inputs, outputs, shapes
 
@@ -226,7 +223,7 @@ class Decoder:
         logits = ffi.new("float[]", self.rows * self.vocabulary)
         at, total = list(kept), sum(len(p) for p in prompts)
         while any(a < len(p) for a, p in zip(at, prompts, strict=True)):
-            tokens = min(CHUNK, max(len(p) - a for a, p in zip(at, prompts, strict=True)))
+            tokens = min(kv.CHUNK, max(len(p) - a for a, p in zip(at, prompts, strict=True)))
             tokens = min(tokens, self.capacity - max(at))
             self._read_chunk(prompts, at, tokens, logits)
             self._tokens = [list(p[:a]) for p, a in zip(prompts, at, strict=True)]
@@ -257,8 +254,9 @@ class Decoder:
             if "position_ids" in buffers:
                 last = self.context - 1
                 buffers["position_ids"][r * tokens : (r + 1) * tokens] = [min(start + i, last) for i in range(tokens)]
-            buffers["write_indices"][r], buffers["last_index"][r] = min(start, self.capacity - tokens), len(part) - 1
+            buffers["write_indices"][r], buffers["last_index"][r] = start, len(part) - 1
             at[r] = start + len(part)
+            self._written[r] = max(self._written[r], start + tokens)
         inputs, outputs, shapes = self._bound(buffers, tokens)
         with self.session.pool.lock:
             self.session.prepare(shapes)
@@ -278,6 +276,7 @@ class Decoder:
             status = lib.frugal_generate(g, count, error)
         for r, held in enumerate(self._tokens):
             held += self._row(r, len(held), int(self._keep["fed"][r]))
+            self._written[r] = max(self._written[r], len(held))
         check(status, error, self.plan)
         return [self._row(r, before[r], int(self._keep["lengths"][r])) for r in range(self.rows)]
 

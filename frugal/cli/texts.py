@@ -10,10 +10,13 @@ from .common import Progress, add_threads, needs
 
 
 def add_text_model(command: argparse.ArgumentParser) -> None:
-    """MODEL, --threads, --activations, --context."""
+    """MODEL, --threads, --activations, --cache, --context."""
     command.add_argument("model", metavar="MODEL", help="folder with model.onnx (or model.frugal) and tokenizer.json")
     add_threads(command)
     command.add_argument("--activations", default="int8", choices=("int8", "float"), help="of quantized layers (default: int8)")
+    caches = ("float32", "float16", "int8")
+    text = "how keys and values are kept (default: float16, with float activations float32)"
+    command.add_argument("--cache", choices=caches, help=text)
     command.add_argument("--context", type=int, metavar="N", help="most tokens of a text, prompt included")
 
 
@@ -41,4 +44,6 @@ def open_model(args: argparse.Namespace) -> TextModel:
     """The TextModel of these arguments; a first opening, which compiles, says so on a terminal."""
     with needs("text", "text generation"), Progress() as progress:
         progress(f"opening {args.model}")
-        return TextModel.open(args.model, threads=args.threads, activations=args.activations, context=args.context)
+        return TextModel.open(
+            args.model, threads=args.threads, activations=args.activations, cache=args.cache, context=args.context
+        )

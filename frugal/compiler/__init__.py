@@ -19,7 +19,7 @@ __all__ = ["ACTIVATIONS", "compile_model", "compile_to", "lower_model"]
 
 
 def lower_model(
-    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True, generation: bool = False
+    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True, generation: str = ""
 ) -> tuple[Graph, dict[str, Any]]:
     """The graph of executor steps of an ONNX model, and the metadata that its plan will carry."""
     from .lower import Lowering, load_handlers
@@ -32,11 +32,13 @@ def lower_model(
     source = read(model)
     if generation:
         from .generation import fix_caches
+        from .kept_caches import keep_caches
 
         fix_caches(source.model, source.name)
+        keep_caches(source.model, generation)
     graph = Lowering(source, activations).run()
     graph.drop_dead()
-    run_passes(graph, activations, optimize, generation)
+    run_passes(graph, activations, optimize, bool(generation))
     meta = {
         "producer": "frugal",
         "source": source.name,
@@ -60,14 +62,15 @@ def compile_to(
     *,
     activations: str = "int8",
     optimize: bool = True,
-    generation: bool = False,
+    generation: str = "",
 ) -> None:
     """Compile an ONNX model (path, bytes or ModelProto) into a seekable binary file; weights are packed one at a time.
 
     activations: how quantized linears see their input: "int8-block" (one scale for each 32 elements of a token), "int8-token"
     (one a token: faster, less accurate), "int8" (the default of the two, blocks), "float" (weights are
-    dequantized when the plan is made).  generation: the form of a decoder that frugal.TextModel runs: caches of fixed
-    places (generation.py), `logits` of one token a row, whose index is the additional int64 input `last_index` [batch, 1, 1].
+    dequantized when the plan is made).  generation: the form of a decoder that frugal.TextModel runs, by the
+    type of its caches, "float32", "float16" or "int8" (kept_caches.py): they have fixed places (generation.py), and `logits` are
+    of one token a row, whose index is the additional int64 input `last_index` [batch, 1, 1].
     Raises InvalidModel, UnsupportedOperator, InvalidArgument, MissingExtra.
     """
     from .planfile import write_plan
@@ -77,7 +80,7 @@ def compile_to(
 
 
 def compile_model(
-    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True, generation: bool = False
+    model: str | os.PathLike[str] | bytes | Any, *, activations: str = "int8", optimize: bool = True, generation: str = ""
 ) -> bytes:
     """`compile_to` into memory: the bytes of the plan."""
     file = io.BytesIO()

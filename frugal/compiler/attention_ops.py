@@ -15,7 +15,7 @@ import numpy as np
 
 from . import dims
 from .dims import Dim
-from .ir import NUMPY, Binary, DType, Op, Reduce, Step, Tensor, Unary
+from .ir import NARROW, NUMPY, Binary, DType, Op, Reduce, Step, Tensor, Unary
 from .lower import Node, op, show
 from .math_ops import binary, unary
 
@@ -284,6 +284,45 @@ def tensor_scatter(node: Node) -> Tensor:
         raise node.fail(f"axis {axis}, mode '{mode}', {show(update.shape)} into {show(past.shape)}")
     places = None if places is None else cast(node, places, DType.INT64)
     return node.emit(Op.TENSOR_SCATTER, [past, update, places], past.dtype, past.shape, axis, int(mode == "circular"))
+
+
+@op("KeptAttention", domain="frugal")
+def kept_attention(node: Node) -> list[Tensor]:
+    """A layer of text generation with its caches (kept_caches.py)."""
+    q, k, v = (widened(node, i) for i in range(3))
+    places = cast(node, node.get(5), DType.INT64)
+    h, g = head_counts(node, q, k, v, ("q_num_heads", "kv_num_heads"))
+    window, slopes, given = int(node.attr("window", 0)), node.attr("slopes"), node.attr("scale")
+    keys, key_scale = appended(node, node.get(3), k, places, node.optional(6), g, window)
+    values, value_scale = appended(node, node.get(4), v, places, node.optional(7), g, window)
+    lengths = binary(node, Binary.ADD, places, number(node, q.shape[2 if q.rank == 4 else 1]))
+    biases = None if slopes is None else node.constant(np.array(slopes, np.float32))
+    scale = float(np.float32(1.0 / sqrt(size_of_head(node, q, h)) if given is None else given))
+    y = node.tensor(DType.FLOAT, Heads(q, keys, values, h, g, scale).result())
+    inputs = [q, keys, values, None, lengths, None, key_scale, value_scale, biases]
+    left = window - 1 if window else -1
+    attrs = [h, g, scale, float(node.attr("softcap", 0.0)), 0, left, 0, 1, int(window > 0)]
+    node.emit_all(Op.ATTENTION_KEPT, inputs, [y], attrs)
+    kind = node.get(0).dtype
+    y = node.lowering.narrowed(y, kind if kind in NARROW else None, node)
+    return [y, keys, values, *(s for s in (key_scale, value_scale) if s is not None)]
+
+
+def appended(
+    node: Node, past: Tensor, x: Tensor, places: Tensor, scale: Tensor | None, heads: int, window: int
+) -> tuple[Tensor, Tensor | None]:
+    """A cache and its scales (of int8) after x was written at `places`."""
+    present = node.tensor(past.dtype, past.shape)
+    after = node.tensor(DType.FLOAT, (0,) if scale is None else scale.shape)
+    node.emit_all(Op.CACHE_APPEND, [past, x, places, scale, None, None, None], [present, after], [heads, int(window > 0), 0])
+    return present, None if scale is None else after
+
+
+def widened(node: Node, index: int) -> Tensor:
+    """An input in float32."""
+    x = node.lowering.widened(node.get(index))
+    assert x is not None
+    return x
 
 
 # ---- rotary positions ----

@@ -81,14 +81,15 @@ SYM_LIMIT = 1024  # integers of a tensor whose values are followed as symbols
 MICROSOFT = "com.microsoft"
 # Operators whose handlers take float16 and bfloat16 as they are (rule 6): types or exact values are what they are about.
 EXACT = {
-    "BitCast", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "Identity", "If", "IsInf", "IsNaN", "Loop",
-    "QuantizeLinear", "RandomNormalLike", "RandomUniformLike", "Scan", "Shape", "Size",
+    "BitCast", "Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "Identity", "If", "IsInf", "IsNaN",
+    "KeptAttention", "Loop", "QuantizeLinear", "RandomNormalLike", "RandomUniformLike", "Scan", "Shape", "Size",
 }  # fmt: skip
 # Steps that only move elements, of any data type; in the blocks of other files their handlers say so themselves.
 MOVES = {
     Op.ALIAS, Op.WHERE, Op.CAST, Op.CONVERT, Op.BIT_CAST, Op.TRANSPOSE, Op.EXPAND, Op.SLICE, Op.CONCAT, Op.GATHER, Op.FILL,
     Op.QUANTIZE, Op.DEQUANTIZE, Op.GATHER_DEQUANTIZE,
 }  # fmt: skip
+KEEP = {Op.CACHE_APPEND, Op.ATTENTION_KEPT}  # caches have types of their own
 
 
 def load_handlers() -> dict[tuple[str, str], Handler]:
@@ -232,7 +233,7 @@ class Node:
 
     def _refuse_small(self, code: Op, inputs: Sequence[Tensor | None], attrs: Sequence[Any]) -> None:
         """Refuse a step that computes with floats of at most 16 bits or integers of less than 8, which none does."""
-        if code in MOVES or 25 <= code < 32 or 40 <= code < 56 or (code == Op.UNARY and attrs[0] == Unary.COPY):
+        if code in MOVES | KEEP or 25 <= code < 32 or 40 <= code < 56 or (code == Op.UNARY and attrs[0] == Unary.COPY):
             return
         for t in inputs:
             if t is not None and (t.dtype in NARROW or ((t.dtype in SMALL_FLOATS or t.dtype in SMALL_INTS) and code < 56)):

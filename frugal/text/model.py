@@ -80,21 +80,23 @@ class TextModel:
         *,
         threads: int = 0,
         activations: str = "int8",
+        cache: str | None = None,
         context: int | None = None,
         memory_limit_bytes: int | None = None,
     ) -> TextModel:
         """Open a folder written by `frugal export` (and `frugal quantize`): model.onnx or model.frugal, tokenizer.json.
 
-        threads: 0 for one a usable CPU.  activations: 'int8' or 'float', as in frugal.compile.  context: the most tokens of a
-        text, prompt included; None: what the model provides for.  The first opening compiles the model and keeps the plan
-        (frugal.cache).  Raises NoSuchFile, InvalidModel, InvalidArgument, MissingExtra.
+        threads: 0 for one a usable CPU.  activations: 'int8' or 'float', as in frugal.compile.  cache: how keys and values are
+        kept, 'float32', 'float16' or 'int8' (a scale for each head and token); None: float32 with float activations, else
+        float16.  context: the most tokens of a text, prompt included; None: what the model provides for.  The first opening
+        compiles the model and keeps the plan (frugal.cache).  Raises NoSuchFile, InvalidModel, InvalidArgument, MissingExtra.
         """
         from ..bindings import library
 
         path = Path(folder)
         if not path.is_dir():
             raise NoSuchFile(f"{path}: no such folder (a text model is a folder with model.onnx and tokenizer.json)")
-        plan = _open_plan(path, activations)
+        plan = _open_plan(path, activations, cache or ("float32" if activations == "float" else "float16"))
         trained = int(plan.meta.get("metadata", {}).get("frugal.context", 0) or 0)
         if context is not None and (context < 2 or (trained and context > trained)):
             raise InvalidArgument(f"context {context}: the model provides for 2 to {trained} tokens")
@@ -255,12 +257,12 @@ class _Options(Sampling):
         return replace(self, seed=(self.seed + row) % 2**64)
 
 
-def _open_plan(folder: Path, activations: str) -> Any:
-    from .. import cache
+def _open_plan(folder: Path, activations: str, cache: str) -> Any:
+    from ..cache import compiled
     from ..plan import Plan
 
     if (folder / "model.onnx").is_file():
-        return cache.compiled(folder / "model.onnx", activations=activations, generation=True)[0]
+        return compiled(folder / "model.onnx", activations=activations, generation=cache)[0]
     if (folder / "model.frugal").is_file():
         return Plan.open(folder / "model.frugal")
     raise NoSuchFile(f"{folder} has neither model.onnx nor model.frugal")

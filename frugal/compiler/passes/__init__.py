@@ -16,6 +16,7 @@ from .half_storage import store_halves
 from .hard import fuse_hard_activations
 from .identity import drop_identities
 from .integer_linear import fuse_integer_scales
+from .kept_rotary import turn_kept_keys
 from .last_token import keep_last_token
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
@@ -45,6 +46,7 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     fuse_epilogues,
     join_qkv,
     fuse_residual_norms,
+    turn_kept_keys,
     read_planes,
     use_winograd,
     store_halves,
