@@ -200,6 +200,13 @@ class Session:
                 lib.frugal_session_record(self._handle, ffi.NULL, ffi.NULL)
         return [(r.nanoseconds, r.bytes_read, r.bytes_written, r.operations) for r in records[0:count]]
 
+    def repeat(self, step: int, times: int) -> None:
+        """From now on a run does this step of the plan `times` times in place of once (-1: none), until a set_isa or a fork."""
+        with self.pool.lock:
+            if self._epoch != library.epoch():
+                self._start()
+            lib.frugal_session_repeat(self._handle, step, times)
+
     def _dense(self, index: int, array: Array) -> Array:
         """The array as C can read it: itself, or a copy."""
         want = self.input_dtypes[index]

@@ -324,6 +324,13 @@ class InferenceSession:
         arrays = self._arrays(input_feed)
         return [self._session.records(arrays) for _ in range(runs)]
 
+    def repeat_step(self, step: int, times: int) -> None:
+        """From now on a run does this step of the plan `times` times in place of once (-1: none); the results stay the same.
+
+        For measuring one step alone; a set_isa ends it.
+        """
+        self._session.repeat(step, times)
+
     def end_profiling(self) -> str:
         """Not supported."""
         raise FrugalError("profiling through onnxruntime's interface is not supported: use `frugal bench`")

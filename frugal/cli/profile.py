@@ -38,6 +38,7 @@ from .system import cpu_model, memory
 
 if TYPE_CHECKING:
     from ..energy.protocol import Measured
+    from ..energy.recording import Recorder
 
 QUICK = (5, 0.2)  # windows and their seconds where no meter has to be waited for
 
@@ -74,8 +75,12 @@ def _add_protocol(command: argparse.ArgumentParser) -> None:
     group.add_argument("--seconds", type=float, default=None, metavar="S", help="length of a window at least (default: 1)")
     group.add_argument("--warmup", type=float, default=20.0, metavar="S", help="warm up at most this long (default: 20)")
     group.add_argument("--no-baseline", action="store_true", help="no idle windows: then there is no net figure")
-    group.add_argument("--operators", choices=("time", "counters", "none"), default="time", help="how energy is apportioned")
-    group.add_argument("--quality", action="append", default=[], metavar="NAME=VALUE", help="a quality metric, kept beside")
+    group.add_argument(
+        "--operators", choices=("time", "counters", "repeated", "none"), default="time", help="how energy is apportioned"
+    )
+    group.add_argument(
+        "--quality", action="append", default=[], metavar="[MODEL:]NAME=VALUE", help="a quality metric, kept beside the joules"
+    )
 
 
 def _add_trace(command: argparse.ArgumentParser) -> None:
@@ -179,7 +184,7 @@ def _is_bundle(text: str) -> bool:
 
 
 def _live(args: argparse.Namespace) -> dict[str, Any]:
-    from ..energy import conditions, estimate
+    from ..energy import conditions, estimate, work
     from ..energy.report import pack_recording
 
     paths = [model_path(text) for text in (args.model, *args.against)]
@@ -196,12 +201,13 @@ def _live(args: argparse.Namespace) -> dict[str, Any]:
     if args.meter == "model":
         model = estimate.load(args.calibration, machine["cpu"])
     before = conditions.state()
-    measured, meter = _measured(args, runs)
+    steps = {} if args.operators == "none" and not model else {n: work.steps(s, feeds[n]) for n, s in sessions.items()}
+    measured, meter = _measured(args, runs, lambda recorder: _repeat(args, sessions, feeds, steps, recorder))
     models = {}
     for (name, session), path in zip(sessions.items(), paths, strict=True):
-        models[name] = _about_model(path, session, feeds[name], pairs(args.quality, "--quality") if name == names[0] else {})
-        if args.operators != "none" or model:
-            models[name] |= _steps(session, feeds[name], measured, name, machine)
+        models[name] = _about_model(path, session, feeds[name], _quality(args.quality, name, names))
+        if steps:
+            models[name] |= _work(steps[name], measured, name, machine)
     return {
         "machine": machine,
         "meter": meter,
@@ -219,8 +225,35 @@ def _names(paths: list[Path]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n}#{i + 1}" for i, n in enumerate(names)]
 
 
-def _measured(args: argparse.Namespace, runs: dict[str, Callable[[], Any]]) -> tuple[Measured, dict[str, Any]]:
-    """Run the protocol with the meter, or without one and with the reason."""
+def _quality(texts: list[str], name: str, names: list[str]) -> dict[str, str]:
+    """The metrics of one model; without MODEL: they are the first one's."""
+    found = {}
+    for key, value in pairs(texts, "--quality").items():
+        owner, colon, metric = key.rpartition(":")
+        if colon and owner not in names:
+            raise Usage(f"--quality: there is no model {owner!r}; there are {', '.join(names)}")
+        if (owner if colon else names[0]) == name:
+            found[metric] = value
+    return found
+
+
+def _repeat(
+    args: argparse.Namespace, sessions: dict[str, Any], feeds: dict[str, Any], steps: dict[str, Any], recorder: Recorder
+) -> None:
+    """--operators repeated: measure the steps alone, when the models have been measured."""
+    from ..energy.protocol import Settings
+    from ..energy.work import repeat_steps
+
+    if args.operators == "repeated":
+        settings = Settings(max(3, (args.windows or 10) // 2), args.seconds or 1.0, False, min(args.warmup, 2.0))
+        for name, session in sessions.items():
+            repeat_steps(session, feeds[name], steps[name], recorder, settings)
+
+
+def _measured(
+    args: argparse.Namespace, runs: dict[str, Callable[[], Any]], afterwards: Callable[[Recorder], None]
+) -> tuple[Measured, dict[str, Any]]:
+    """Run the protocol with the meter, or without one and with the reason; afterwards: more work for an open meter."""
     from ..energy.meters import find
     from ..energy.protocol import Settings, measure
     from ..energy.recording import NoRecorder, Recorder
@@ -232,6 +265,9 @@ def _measured(args: argparse.Namespace, runs: dict[str, Callable[[], Any]]) -> t
             settings = Settings(args.windows or 10, args.seconds or 1.0, not args.no_baseline, args.warmup)
             with Recorder(meter) as recorder:
                 measured = measure(runs, recorder, settings)
+                edges = [t for w in measured.windows for t in (w.start, w.end)]
+                measured.recording = recorder.recording.between(min(edges), max(edges))
+                afterwards(recorder)
                 about = {"name": meter.name, "title": meter.title, "about": meter.about()}
             return measured, about
         except MeterError as e:
@@ -271,11 +307,10 @@ def _about_model(path: Path, session: Any, feeds: dict[str, Any], quality: dict[
     }
 
 
-def _steps(session: Any, feeds: dict[str, Any], measured: Measured, name: str, machine: dict[str, Any]) -> dict[str, Any]:
+def _work(rows: list[dict[str, Any]], measured: Measured, name: str, machine: dict[str, Any]) -> dict[str, Any]:
     from ..energy import work
     from ..energy.uncertainty import mean
 
-    rows = work.steps(session, feeds)
     seconds = mean([w.seconds / w.runs for w in measured.windows if w.kind == "run" and w.variant == name])
     return {"steps": rows, "work": work.totals(rows, seconds, machine["cache_bytes"])}
 

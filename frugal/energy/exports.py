@@ -19,7 +19,7 @@ from ..errors import InvalidArgument
 from .carbon import JOULES_A_KWH
 from .report import dumps
 
-SUFFIXES = {".json": "json", ".csv": "csv", ".prom": "openmetrics", ".md": "card"}
+SUFFIXES = {".json": "json", ".html": "html", ".csv": "csv", ".prom": "openmetrics", ".md": "card"}
 
 # Columns of codecarbon's emissions.csv (EmissionsData of codecarbon 3), then ours.
 CODECARBON = (
@@ -57,6 +57,12 @@ def write(report: dict[str, Any], form: str, file: Path) -> None:
 
 def _json(report: dict[str, Any]) -> str:
     return dumps(report)
+
+
+def _html(report: dict[str, Any]) -> str:
+    from .html import page
+
+    return page(report)
 
 
 # ---- CSV ----
@@ -334,7 +340,8 @@ def _escape(text: str) -> str:
 
 
 FORMATS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "json": _json,
+    "json": dumps,
+    "html": _html,
     "csv": table,
     "boamps": boamps,
     "sci": sci,

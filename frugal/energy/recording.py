@@ -161,6 +161,16 @@ class Recording:
         for sample in samples:
             self.series[sample.channel].add(sample)
 
+    def between(self, start: float, end: float) -> Recording:
+        """A copy that holds what the energies inside [start, end] need: the samples there and one at either side."""
+        cut = []
+        for s in self.series:
+            first = max(bisect_right(s.times, start) - 1, 0)
+            last = bisect_left(s.times, end) + 1
+            faults = [f for f in s.faults if start <= f[0] <= end or not s.times]
+            cut.append(Series(s.channel, s.times[first:last], s.values[first:last], faults))
+        return Recording(self.source, cut, self.reason)
+
     @property
     def counted(self) -> list[Series]:
         """The channels whose sum is the total."""

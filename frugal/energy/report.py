@@ -175,6 +175,8 @@ def _operators(report: dict[str, Any], name: str) -> dict[str, Any] | None:
         return None
     gross = report["results"]["variants"].get(name, {}).get("gross")
     method = report["options"]["operators"]
+    if method == "repeated" and all(r.get("repeated_joules") is None for r in rows):
+        method = "time"  # nothing could measure a step alone
     joules = gross["joules"] if gross else None
     if joules is not None:
         model = _model(report) if report["model"] else Model(report["options"]["prices"])

@@ -16,6 +16,7 @@ from .estimate import Model
 
 if TYPE_CHECKING:
     from ..session import InferenceSession
+    from .protocol import Marks, Settings
 
 METHODS = ("time", "counters", "repeated")
 INDEXED = ("gather", "gather_dequantize", "gather_at")  # read as much of their table as they write
@@ -99,7 +100,8 @@ def apportion(
 
     "time"      in proportion to the step's time
     "counters"  in proportion to what the estimation model says for the step's time, operations and bytes
-    "repeated"  from rows that have `repeated_joules`, measured by running that step many times; they are scaled to the whole
+    "repeated"  from `repeated_joules` of the rows that have it, measured by running that step many times; the others by their
+                time at the mean power of those; then scaled to the whole
     """
     if method not in METHODS:
         raise InvalidArgument(f"a method of apportioning is one of {', '.join(METHODS)}, got {method!r}")
@@ -115,7 +117,7 @@ def apportion(
 
 def _weight(row: dict[str, Any], rows: Sequence[dict[str, Any]], method: str, model: Model | None, cache_bytes: int) -> float:
     if method == "repeated":
-        return float(row["repeated_joules"])
+        return _repeated_weight(row, rows)
     if method == "time":
         return float(row["nanoseconds"])
     if model is None:
@@ -132,6 +134,16 @@ def _weight(row: dict[str, Any], rows: Sequence[dict[str, Any]], method: str, mo
     return math.fsum(model.parts(work).values())
 
 
+def _repeated_weight(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float:
+    measured = [r for r in rows if r.get("repeated_joules") is not None]
+    if not measured:
+        raise InvalidArgument("the method 'repeated' needs a meter that measured steps alone")
+    if row.get("repeated_joules") is not None:
+        return max(float(row["repeated_joules"]), 0.0)
+    price = math.fsum(r["repeated_joules"] for r in measured) / math.fsum(r["nanoseconds"] for r in measured)
+    return max(price, 0.0) * float(row["nanoseconds"])
+
+
 def _exact(shares: list[float], joules: float) -> list[float]:
     """Give the rounding error to the largest share until the correctly rounded sum is the whole."""
     largest = max(range(len(shares)), key=lambda i: shares[i])
@@ -141,6 +153,45 @@ def _exact(shares: list[float], joules: float) -> list[float]:
             break
         shares[largest] += error
     return shares
+
+
+def repeat_steps(
+    session: InferenceSession,
+    feeds: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    recorder: Marks,
+    settings: Settings,
+    least_share: float = 0.02,
+    most_steps: int = 12,
+) -> None:
+    """Measure the steps that take at least `least_share` of the time one by one; adds repeated_joules and its interval to them.
+
+    A run that does the step `times` times and a plain run take turns; their difference over times - 1 is the step's energy, with
+    its operands where the repetition leaves them: in caches that hold them.
+    """
+    from .analysis import analyse
+    from .protocol import measure
+
+    whole = math.fsum(r["nanoseconds"] for r in rows)
+    chosen = sorted(rows, key=lambda r: -r["nanoseconds"])[:most_steps]
+    chosen = [r for k, r in enumerate(chosen) if k == 0 or r["nanoseconds"] >= least_share * whole]
+
+    def run(step: int, times: int) -> None:
+        session.repeat_step(step, times)
+        session.run(None, feeds)
+
+    try:
+        for row in chosen:
+            times = max(2, min(1000, math.ceil(whole / max(row["nanoseconds"], 1.0))) + 1)
+            turns = {"plain": lambda: run(-1, 1), "repeated": lambda n=row["number"], t=times: run(n, t)}
+            measured = measure(turns, recorder, settings)
+            difference = analyse(recorder.recording, measured.windows)["comparisons"][0]["difference"]
+            if difference["joules"] is not None:
+                row["repeated_times"] = times
+                row["repeated_joules"] = difference["joules"] / (times - 1)
+                row["repeated_interval"] = [x / (times - 1) for x in difference["interval"]]
+    finally:
+        session.repeat_step(-1, 1)
 
 
 def by_operator(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -104,6 +104,9 @@ frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_by
                                  void *const *outputs, frugal_error *err);
 /* Step records: clock returns nanoseconds; records has room for plan->n_steps; NULL switches recording off. */
 void frugal_session_record(frugal_session *s, frugal_record *records, int64_t (*clock)(void));
+/* From now on runs do step `step` `times` times in a row where they would do it once, so that its time and energy can be measured
+ * alone; -1: none.  The outputs stay the same, but for a state that a step updates in place (bound to the memory of its past). */
+void frugal_session_repeat(frugal_session *s, int32_t step, int64_t times);
 
 /* Instruction sets: "auto" is the best this CPU has.  NULL where the build or the CPU lacks it. */
 const frugal_isa *frugal_isa_find(const char *name);

@@ -287,7 +287,7 @@ static frugal_status run_step(frugal_session *s, uint32_t step, fr_call *c, frug
     if (s->late_step[step] && op->check(c) != FRUGAL_OK)
         return fr_give(err, &e, step);
     FR_TRY(take_scratch(s, step, op, c, err));
-    if (fr_any_output(c) && op->run(c) != FRUGAL_OK)
+    if (fr_any_output(c) && fr_run_op(s, step, op, c) != FRUGAL_OK)
         return fr_give(err, &e, step);
     c->err = err;
     for (uint32_t k = 0; k < p->n_out; k++)

@@ -115,7 +115,7 @@ frugal_status frugal_session_init(frugal_session **out, void *mem, size_t mem_by
     frugal_session *s = mem, sizes;
     if (lay_out(&sizes, plan, NULL) > mem_bytes)
         return fr_error(err, FRUGAL_BAD_ARG, -1, -1, "the session's memory is too small");
-    *s = (frugal_session){.plan = *plan, .isa = isa, .pool = pool, .threads = frugal_pool_threads(pool), .limit = limit};
+    *s = (frugal_session){.plan = *plan, .isa = isa, .pool = pool, .threads = frugal_pool_threads(pool), .limit = limit, .repeat_step = -1};
     (void)lay_out(s, plan, mem);
     FR_TRY(fr_plan_check_blocks(plan, s->parent, s->jump, err));
     FR_TRY(fr_plan_check_flow(plan, s->parent, s->jump, s->first, err));
@@ -490,6 +490,13 @@ void fr_record_step(const frugal_session *s, uint32_t step, const fr_call *c, in
     r->operations += fr_step_operations(op, c);
 }
 
+frugal_status fr_run_op(const frugal_session *s, uint32_t step, const fr_op *op, const fr_call *c) {
+    frugal_status status = op->run(c);
+    for (int64_t n = (int32_t)step == s->repeat_step ? s->repeat_times : 1; n > 1 && status == FRUGAL_OK; n--)
+        status = op->run(c);
+    return status;
+}
+
 static frugal_status run_steps(frugal_session *s, frugal_error *err) {
     for (uint32_t i = 0; i < s->plan.n_steps; i++) {
         const fr_op *op = &fr_ops[s->plan.steps[i].op];
@@ -501,7 +508,7 @@ static frugal_status run_steps(frugal_session *s, frugal_error *err) {
         const bool timed = s->records && s->clock;
         fr_pool_expect(s->pool, s->operations[i]);
         const int64_t start = timed ? s->clock() : 0;
-        if (fr_any_output(&c) && op->run(&c) != FRUGAL_OK)
+        if (fr_any_output(&c) && fr_run_op(s, i, op, &c) != FRUGAL_OK)
             return fr_give(err, &e, i);
         if (s->records)
             fr_record_step(s, i, &c, timed ? s->clock() - start : 0);
@@ -529,6 +536,14 @@ frugal_status frugal_session_run(frugal_session *s, void *arena, size_t arena_by
     fr_pool_end(s->pool);
     return status;
 }
+
+void frugal_session_repeat(frugal_session *s, int32_t step, int64_t times) {
+    if (!s)
+        return;
+    s->repeat_step = step;
+    s->repeat_times = times;
+}
+
 void frugal_session_record(frugal_session *s, frugal_record *records, int64_t (*clock)(void)) {
     if (!s)
         return;

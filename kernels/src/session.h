@@ -19,6 +19,8 @@ struct frugal_session {
     int64_t shared_at, shared_bytes, scratch_at, scratch_bytes, arena_bytes;
     frugal_record *records;
     int64_t (*clock)(void);
+    int32_t repeat_step; /* that runs do repeat_times times, or -1 */
+    int64_t repeat_times;
     int64_t *values;      /* [n_dims]; late ones FR_UNKNOWN until a run knows better; FR_INVALID where there is no value */
     fr_tensor *tensors;   /* [n_tensors] */
     int64_t *offset;      /* [n_tensors] in the arena; of late tensors in the heap */
@@ -80,6 +82,8 @@ frugal_status fr_give(frugal_error *err, const frugal_error *from, uint32_t step
 int64_t fr_dim_attr(const frugal_session *s, const frugal_plan_step *t, uint32_t i);
 bool fr_in_arena(const fr_tensor *x);
 int64_t fr_step_operations(const fr_op *op, const fr_call *c);
+/* The step's function, as often as frugal_session_repeat said. */
+frugal_status fr_run_op(const frugal_session *s, uint32_t step, const fr_op *op, const fr_call *c);
 void fr_record_step(const frugal_session *s, uint32_t step, const fr_call *c, int64_t nanoseconds);
 /* Which dims, tensors and steps are late, and when late tensors die; s->first and s->last are known. */
 frugal_status fr_control_init(frugal_session *s, frugal_error *err);

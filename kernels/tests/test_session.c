@@ -1766,6 +1766,13 @@ static void test_session(void) {
         frugal_session_record(s, NULL, NULL);
         CHECK(frugal_session_run(s, arena, bytes, in, second, &err) == FRUGAL_OK);
         CHECK(memcmp(y1, alone, (size_t)n * 4) == 0);
+        for (int32_t step = -1; step < 4; step++) { /* the same bytes, also for a step that there is not */
+            memset(alone, 1, (size_t)n * 4);
+            frugal_session_repeat(s, step, 3 * step);
+            CHECK(frugal_session_run(s, arena, bytes, in, second, &err) == FRUGAL_OK);
+            CHECK(memcmp(y1, alone, (size_t)n * 4) == 0);
+        }
+        frugal_session_repeat(s, -1, 0);
         CHECK(frugal_session_run(s, arena, bytes, in, NULL, &err) == FRUGAL_OK);
         int ok = 1;
         for (int64_t i = 0; i < n; i++) {

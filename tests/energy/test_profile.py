@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 import time
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -248,6 +249,14 @@ def test_openmetrics_parses(report, tmp_path):
     assert any(line.startswith("frugal_inference_energy_joules{") for line in lines)
 
 
+def test_openmetrics_by_the_reference_parser(report, tmp_path):
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser")
+    main(["energy", "convert", str(report), f"{tmp_path}/e.prom"])
+    families = {f.name: f for f in parser.text_string_to_metric_families((tmp_path / "e.prom").read_text())}
+    (sample,) = families["frugal_inference_energy_joules"].samples
+    assert sample.value == pytest.approx(0.075, rel=1e-3) and sample.labels["evidence_class"] == "A"
+
+
 def test_boamps_has_what_its_schema_requires(report, tmp_path):
     """Written from Boavizta's data model 1.1: required keys, enumerations, types (their schema files are not bundled)."""
     main(["energy", "convert", str(report), f"boamps:{tmp_path}/b.json"])
@@ -389,3 +398,99 @@ def test_reports_match_the_published_schema(capsys, report, tmp_path, model):
     damaged = json.loads(report.read_text())
     damaged["results"]["variants"]["kws"]["gross"]["evidence_class"] = "X"  # with joules: a contradiction
     assert not validator.is_valid(damaged)
+
+
+# ---- the page ----
+
+
+class Page(HTMLParser):
+    """Whether the tags of a page match, what it loads, and its text."""
+
+    VOID = ("meta",)
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.loads, self.text, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for key, value in attrs:
+            if key in ("src", "href", "xlink:href", "action", "data") or key.startswith("on"):
+                self.loads.append((tag, key, value))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page(tmp_path, report):
+    assert main(["energy", "convert", str(report), f"{tmp_path}/r.html"]) == 0
+    text = (tmp_path / "r.html").read_text()
+    found = Page(text)
+    assert not found.loads and "script" not in found.tags and "://" not in text and "@import" not in text and "url(" not in text
+    assert "NaN" not in text and "None" not in " ".join(found.text)
+    return found, text
+
+
+def test_page_of_a_trace(report, tmp_path):
+    found, text = page(tmp_path, report)
+    words = " ".join(found.text)
+    for heading in ("Power over time", "Windows", "Gross and net", "Carbon", "Uncertainty and channels", "Sources"):
+        assert heading in words
+    assert found.tags.count("svg") == 6  # three plots, wide and narrow
+    assert "SCI" in words and "accuracy 0.91" in words and "@media print" in text
+
+
+def test_page_of_a_comparison_with_operators(capsys, tmp_path, model):
+    with Machine(tmp_path):
+        profile(capsys, model, "--against", model, "--meter", f"powercap:{tmp_path}", *QUICK, "--report", f"{tmp_path}/r.json")
+    found, _ = page(tmp_path, tmp_path / "r.json")
+    words = " ".join(found.text)
+    assert "Comparison" in words and "Operators and roofline" in words and "Gop/s" in words
+
+
+def test_page_of_an_unavailable_figure_says_so(capsys, tmp_path, model):
+    profile(capsys, model, "--meter", f"powercap:{tmp_path}", *QUICK, "--report", f"{tmp_path}/r.json")
+    found, _ = page(tmp_path, tmp_path / "r.json")
+    words = " ".join(found.text)
+    assert "unavailable" in words and "no such folder" in words and "Power over time" not in words
+
+
+def test_page_escapes_what_a_model_is_called(capsys, tmp_path):
+    (tmp_path / "t").mkdir()
+    file = trace(tmp_path / "t", 0.075, 0.025)
+    name = "<script>alert(1)</script>&"
+    profile(capsys, f"{name.replace('/', chr(92))}", "--meter", f"trace:{file}", "--report", f"{tmp_path}/r.json")
+    _, text = page(tmp_path, tmp_path / "r.json")
+    assert "&lt;script&gt;" in text
+
+
+def test_operators_measured_alone(capsys, tmp_path, model):
+    args = ("--windows", "6", "--seconds", "0.05", "--warmup", "0.2", "--shape", "ids=1x4096", "--threads", "1")
+    with Machine(tmp_path):
+        profile(
+            capsys, model, "--operators", "repeated", "--meter", f"powercap:{tmp_path}", *args, "--report", f"{tmp_path}/r.json"
+        )
+    report = load(tmp_path / "r.json")
+    assert replay(report) == (tmp_path / "r.json").read_text()
+    about = report["operators"]["embed"]
+    measured = [s for s in about["steps"] if s.get("repeated_joules") is not None]
+    assert about["method"] == "repeated" and measured and all(s["repeated_times"] >= 2 for s in measured)
+    assert math.fsum(s["joules"] for s in about["steps"]) == report["results"]["variants"]["embed"]["gross"]["joules"]
+
+
+def test_quality_of_each_model(capsys, tmp_path, model):
+    quality = ("--quality", "acc=0.9", "--quality", "embed#2:acc=0.8")
+    about = profile(capsys, model, "--against", model, "--meter", "model", *QUICK, *quality)
+    assert [v["quality"] for v in about["variants"].values()] == [{"acc": "0.9"}, {"acc": "0.8"}]
+    assert "there is no model" in profile(capsys, model, "--meter", "model", *QUICK, "--quality", "x:acc=1", code=2)
