@@ -242,8 +242,8 @@ def _sources(report: dict[str, Any]) -> str:
         + _table(["model", "file", "bytes", "quality", "SHA-256"], rows, (2,))
         + f'<p class="note">Meter: <code>{escape(meter)}</code></p>'
         + (f'<p class="note">Raw samples, SHA-256:</p><ul class="note">{raw}</ul>' if raw else "")
-        + f'<p class="note">Report {escape(report["id"])}. Its JSON holds the raw samples; <code>frugal energy replay</code> gives '
-        "every figure from them again, to the same bytes. Classes: "
+        + f'<p class="note">Report {escape(report["id"])}. Its JSON holds the raw samples; <code>frugal energy replay</code> '
+        "computes every figure from them again, to the same bytes. Classes: "
         + "; ".join(f"{e.value} {escape(e.meaning)}" for e in Evidence)
         + ".</p>"
     )

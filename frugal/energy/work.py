@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ def repeat_steps(
     try:
         for row in chosen:
             times = max(2, min(1000, math.ceil(whole / max(row["nanoseconds"], 1.0))) + 1)
-            turns = {"plain": lambda: run(-1, 1), "repeated": lambda n=row["number"], t=times: run(n, t)}
+            turns = {"plain": partial(run, -1, 1), "repeated": partial(run, row["number"], times)}
             measured = measure(turns, recorder, settings)
             difference = analyse(recorder.recording, measured.windows)["comparisons"][0]["difference"]
             if difference["joules"] is not None:

@@ -115,7 +115,8 @@ frugal_status frugal_session_init(frugal_session **out, void *mem, size_t mem_by
     frugal_session *s = mem, sizes;
     if (lay_out(&sizes, plan, NULL) > mem_bytes)
         return fr_error(err, FRUGAL_BAD_ARG, -1, -1, "the session's memory is too small");
-    *s = (frugal_session){.plan = *plan, .isa = isa, .pool = pool, .threads = frugal_pool_threads(pool), .limit = limit, .repeat_step = -1};
+    *s = (frugal_session){
+        .plan = *plan, .isa = isa, .pool = pool, .threads = frugal_pool_threads(pool), .limit = limit, .repeat_step = -1};
     (void)lay_out(s, plan, mem);
     FR_TRY(fr_plan_check_blocks(plan, s->parent, s->jump, err));
     FR_TRY(fr_plan_check_flow(plan, s->parent, s->jump, s->first, err));
