@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         rows = [[key.replace("_", " "), _text(key, value)] for key, value in about.items() if not isinstance(value, dict)]
         print_table(rows)
-        for title in ("isas", "packages"):
+        for title in ("isas", "packages", "meters"):
             print(f"\n{title}")
             print_table([["  " + name, state or "-"] for name, state in about[title].items()])
         print("\nextras")
@@ -75,6 +75,7 @@ def facts() -> dict[str, Any]:
         "isas": {name: _isa_state(name, lacks, active) for name, lacks in library.isa_lacks().items()},
         "packages": {name: _version(name) for name in PACKAGES},
         "extras": extras(),
+        "meters": _meters(),
     }
 
 
@@ -90,6 +91,23 @@ def _self_test(active: str | None) -> str | None:
         return None
     kernel = library.isa_differs(active)
     return "passed" if kernel is None else f"{kernel} differs"
+
+
+def _meters() -> dict[str, str]:
+    """What this machine can measure energy with, or why not."""
+    from ..energy.meters import AUTO, MeterError, make
+
+    found = {}
+    for name in AUTO:
+        meter = make(name)
+        try:
+            meter.open()
+        except MeterError as e:
+            found[name] = str(e)
+        else:
+            found[name] = f"usable: {', '.join(c.name for c in meter.channels)}"
+            meter.close()
+    return found
 
 
 def _writable() -> bool:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..energy.evidence import MeterError
 from ..errors import FrugalError
 from .common import add_json, print_json, print_table
 from .system import cpu_model
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _meters(args: argparse.Namespace) -> None:
-    from ..energy.meters import AUTO, make
+    from ..energy.meters import AUTO, MeterError, make
 
     found: list[dict[str, Any]] = []
     for name in AUTO:

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..cache import model_bytes
-from ..energy.evidence import Evidence, Figure, MeterError, joules_text
-from ..energy.measuring import check_budget
 from ..errors import InvalidArgument
 from .bench import DEFAULT_LENGTH, id_bounds, make_feeds
 from .common import (
@@ -36,7 +34,8 @@ from .common import (
 )
 from .system import cpu_model, memory
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the commands are all imported at every start: what this one needs, when it runs
+    from ..energy.evidence import Figure
     from ..energy.protocol import Measured
     from ..energy.recording import Recorder
 
@@ -104,6 +103,7 @@ def _add_outcome(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Measure, print, write reports, check the limit."""
     from ..energy import exports
+    from ..energy.measuring import check_budget
     from ..energy.report import build, plain
 
     _check(args)
@@ -138,6 +138,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _figure(about: dict[str, Any]) -> Figure:
+    from ..energy.evidence import Evidence, Figure
+
     interval = about["interval"]
     pair = None if interval is None else (interval[0], interval[1])
     return Figure(about["joules"], pair, Evidence(about["evidence_class"]), about["source"], about["reason"])
@@ -254,7 +256,7 @@ def _measured(
     args: argparse.Namespace, runs: dict[str, Callable[[], Any]], afterwards: Callable[[Recorder], None]
 ) -> tuple[Measured, dict[str, Any]]:
     """Run the protocol with the meter, or without one and with the reason; afterwards: more work for an open meter."""
-    from ..energy.meters import find
+    from ..energy.meters import MeterError, find
     from ..energy.protocol import Settings, measure
     from ..energy.recording import NoRecorder, Recorder
 
@@ -445,6 +447,8 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(about: dict[str, Any], report: dict[str, Any]) -> None:
+    from ..energy.evidence import joules_text
+
     machine = report["machine"]
     print(f"{machine['cpu']}, {machine['isa']}, {machine['threads']} threads; meter: {report['meter']['name']}\n")
     rows = []
@@ -491,6 +495,8 @@ def _print(about: dict[str, Any], report: dict[str, Any]) -> None:
 
 
 def _cells(v: dict[str, Any], joules: str, interval: str, evidence: str) -> list[str]:
+    from ..energy.evidence import joules_text
+
     value, between = v[joules], v[interval]
     if value is None:
         return ["X", "-", "-"]

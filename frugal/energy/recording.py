@@ -18,7 +18,7 @@ from .meters.base import COUNTER, INCREMENT, POWER, Channel, Meter, Sample
 from .uncertainty import Component, combine, expand
 
 GAP_PERIODS = 5  # a power that was not seen for so many periods (and a tenth of a second) is not interpolated
-STUCK_SECONDS = 0.5  # a counter of the total that stands still for so long is not counting
+STUCK_PERIODS = 50  # a counter of the total that stands still for so long is not counting
 EDGE = 1e-9  # a sample this close to an edge is at it
 
 
@@ -115,8 +115,11 @@ class Series:
 
     def _counted(self, start: float, end: float) -> Energy:
         joules = self.at(end) - self.at(start)
-        if self.channel.counted and joules <= 0 and end - start > STUCK_SECONDS:
-            return Energy(None, reason=f"the counter stood still for {end - start:.3g} s: it does not count here")
+        if self.channel.counted and joules <= 0:
+            seconds = end - start
+            short = seconds < STUCK_PERIODS * self.channel.period
+            why = "the window is too short for it" if short else "it does not count here"
+            return Energy(None, reason=f"the counter stood still for {seconds:.3g} s: {why}")
         watts = joules / (end - start) if end > start else 0.0
         return Energy(joules, self.channel.resolution + watts * self.channel.period)
 

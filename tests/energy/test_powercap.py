@@ -127,6 +127,24 @@ def test_mirrored_dies_count_once(tmp_path):
     assert "package-0-die-0" in meter.channels[1].note
 
 
+def test_two_sockets_that_start_alike_are_two(tmp_path):
+    files = [zone(tmp_path, f"intel-rapl:{i}", f"package-{i}", 5_000_000) for i in range(2)]
+    meter, recording, clock = opened(tmp_path)
+    start = polled(meter, recording, clock)
+    for file in files:
+        file.write_text("6000000")
+    end = polled(meter, recording, clock)
+    assert recording.figure(start, end).joules == pytest.approx(2.0)
+
+
+def test_memory_of_mirrored_dies_counts_once(tmp_path):
+    for i in range(2):
+        zone(tmp_path, f"intel-rapl:{i}", f"package-0-die-{i}", 5_000_000_000)
+        zone(tmp_path, f"intel-rapl:{i}:0", "dram", 3_000_000_000)
+    meter, _, _ = opened(tmp_path)
+    assert [c.counted for c in meter.channels] == [True, True, False, False]  # die 0, its dram, die 1, its dram
+
+
 def test_the_same_package_by_mmio_counts_once(tmp_path):
     zone(tmp_path, "intel-rapl:0", "package-0", 5_000_000_000)
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 5_100_000_000)  # counts apart, measures the same
@@ -147,6 +165,46 @@ def test_vanished_during_the_window(tmp_path):
     assert recording.figure(start, late).joules == pytest.approx(2.0)  # it never stopped counting
 
 
+def test_in_a_sysfs_of_its_own(tmp_path):
+    """The whole command over the real path: a mount namespace puts a tree that wraps over /sys/class."""
+    import json
+    import subprocess
+    import sys
+
+    program = f"""
+import json, threading, time, os
+from pathlib import Path
+folder = Path("/sys/class/powercap/intel-rapl:0"); folder.mkdir(parents=True)
+(folder / "name").write_text("package-0"); (folder / "max_energy_range_uj").write_text("{RANGE}")
+start = {RANGE} - 2_000_000
+(folder / "energy_uj").write_text(str(start))
+def count():
+    begin = time.monotonic()
+    while True:
+        (folder / "energy_uj").write_text(str(int(start + (time.monotonic() - begin) * 20e6) % {RANGE}))
+        time.sleep(0.001)
+threading.Thread(target=count, daemon=True).start()
+import frugal
+figures = []
+for _ in range(4):
+    with frugal.energy.measure() as m:
+        time.sleep(0.1)
+    figures.append([m.gross.joules, m.seconds, str(m.gross.evidence)])
+print(json.dumps(figures))
+"""
+    script = tmp_path / "p.py"
+    script.write_text(program)
+    shell = f"mount -t tmpfs none /sys/class && exec {sys.executable} {script}"
+    try:
+        done = subprocess.run(["unshare", "-m", "sh", "-c", shell], capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here")
+    if (done.returncode and "mount" in done.stderr + done.stdout) or "Operation not permitted" in done.stderr:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    for joules, seconds, evidence in json.loads(done.stdout):
+        assert evidence == "B" and joules == pytest.approx(20 * seconds, rel=0.1)
+
+
 @pytest.mark.parametrize("text", ["", "garbage", "12.5 J"])
 def test_garbage_is_a_reason(tmp_path, text):
     file = zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
@@ -163,7 +221,8 @@ def test_a_counter_that_stands_still_is_not_zero_joules(tmp_path):
     start = polled(meter, recording, clock)
     end = polled(meter, recording, clock, 1.0)
     figure = recording.figure(start, end)
-    assert figure.joules is None and "stood still" in figure.reason
+    assert figure.joules is None and "stood still for 1 s: it does not count" in figure.reason
+    assert "too short for it" in recording.figure(start, start + 0.01).reason
 
 
 def _as_nobody(call):

@@ -381,7 +381,7 @@ def test_meters_are_listed(capsys):
 
 
 def test_reports_match_the_published_schema(capsys, report, tmp_path, model):
-    """The schema of the package; the one in docs/ is the same file."""
+    """The schema that the package holds and docs/energy.md points to."""
     from pathlib import Path
 
     import frugal.energy.report as module

@@ -100,8 +100,11 @@ def read_text(path: Path) -> str:
 
 def read_number(path: Path) -> float:
     """The number in such a file.  Raises MeterError."""
-    text = read_text(path)
-    try:
-        return float(int(text))
-    except ValueError as e:
-        raise MeterError(f"{path}: not a number: {text[:40]!r}") from e
+    text = ""
+    for _ in range(3):  # a file that is being written, as in a container's imitation of sysfs, is empty for a moment
+        text = read_text(path)
+        try:
+            return float(int(text))
+        except ValueError:
+            time.sleep(0.0005)
+    raise MeterError(f"{path}: not a number: {text[:40]!r}")

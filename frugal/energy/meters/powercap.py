@@ -136,13 +136,20 @@ class Powercap(Meter):
         for i, zone in enumerate(self.zones):
             for j in range(i):
                 first = self.zones[j]
-                if j in found or _scope(first) != _scope(zone) or first.fault or zone.fault:
+                alike = _scope(first) == _scope(zone) and self._package(first) == self._package(zone)
+                if j in found or not alike or first.fault or zone.fault:
                     continue
                 other = _interface(first) != _interface(zone) and first.label == zone.label
                 if other or self._same_counter(first, zone):
                     found[i] = j
                     break
         return found
+
+    def _package(self, zone: _Zone) -> str:
+        """ "package-0" for "package-0-die-1" and for what lies below it: counters of two sockets are never the same one."""
+        top = ":".join(zone.path.name.split(":")[:2])
+        label = next((z.label for z in self.zones if z.path.name == top), zone.label)
+        return label.partition("-die-")[0]
 
     @staticmethod
     def _same_counter(first: _Zone, zone: _Zone) -> bool:
