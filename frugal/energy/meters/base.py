@@ -101,10 +101,12 @@ def read_text(path: Path) -> str:
 def read_number(path: Path) -> float:
     """The number in such a file.  Raises MeterError."""
     text = ""
-    for _ in range(3):  # a file that is being written, as in a container's imitation of sysfs, is empty for a moment
+    for _ in range(20):  # a file that is being written, as in a container's imitation of sysfs, is empty for a moment
         text = read_text(path)
         try:
             return float(int(text))
         except ValueError:
-            time.sleep(0.0005)
+            if text:
+                break
+            time.sleep(0.001)
     raise MeterError(f"{path}: not a number: {text[:40]!r}")
