@@ -19,6 +19,7 @@ from .uncertainty import Component, combine, expand
 
 GAP_PERIODS = 5  # a power that was not seen for so many periods (and a tenth of a second) is not interpolated
 STUCK_PERIODS = 50  # a counter of the total that stands still for so long is not counting
+DEAD_SECONDS = 0.5  # a memory that took nothing for so long is not counted at all
 EDGE = 1e-9  # a sample this close to an edge is at it
 
 
@@ -103,6 +104,11 @@ class Series:
         inside = [why for time, why, _ in self.faults if start - EDGE <= time <= end + EDGE]
         return inside[0] if inside else ""
 
+    def dead_memory(self) -> bool:
+        """Whether this is a dram counter that never moved: many desktop CPUs show one."""
+        still = self.channel.scope == "dram" and self.channel.kind == COUNTER and len(self.times) > 1
+        return still and self.values[0] == self.values[-1] and self.times[-1] - self.times[0] >= DEAD_SECONDS
+
     def at(self, time: float) -> float:
         """The value at a time, interpolated; the nearest one outside."""
         i = bisect_left(self.times, time - EDGE)
@@ -176,8 +182,8 @@ class Recording:
 
     @property
     def counted(self) -> list[Series]:
-        """The channels whose sum is the total."""
-        return [s for s in self.series if s.channel.counted]
+        """The channels whose sum is the total; without a memory that the machine lists and does not count."""
+        return [s for s in self.series if s.channel.counted and not s.dead_memory()]
 
     def total(self, start: float, end: float) -> Energy:
         """Joules of the counted channels; edges of channels are independent."""

@@ -79,7 +79,9 @@ def test_perf_of_two_packages(tmp_path):
     scale = 2.0**-32
 
     def change():
-        counts.update({(2, 0): 1000 + 2**32, (2, 8): 1000 + 2**33, (3, 0): 1000 + 2**31, (1, 0): 1000 + 2**30})
+        counts.update(
+            {(2, 0): 1000 + 2**32, (2, 8): 1000 + 2**33, (3, 0): 1000 + 2**30, (3, 8): 1000 + 2**30, (1, 0): 1000 + 2**30}
+        )
 
     meter = Perf(tmp_path, clock, kernel)
     recording, start, end = play(meter, clock, [change])

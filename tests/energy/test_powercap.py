@@ -220,10 +220,23 @@ def test_a_counter_that_stands_still_is_not_zero_joules(tmp_path):
     zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
     meter, recording, clock = opened(tmp_path)
     start = polled(meter, recording, clock)
-    end = polled(meter, recording, clock, 1.0)
+    soon = polled(meter, recording, clock, 0.01)
+    end = polled(meter, recording, clock, 0.99)
     figure = recording.figure(start, end)
     assert figure.joules is None and "stood still for 1 s: it does not count" in figure.reason
-    assert "too short for it" in recording.figure(start, start + 0.01).reason
+    assert "too short for it" in recording.figure(start, soon).reason
+
+
+def test_a_memory_counter_that_never_moves_is_left_out(tmp_path):
+    file = zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    zone(tmp_path, "intel-rapl:0:0", "dram", 0)
+    meter, recording, clock = opened(tmp_path)
+    start = polled(meter, recording, clock)
+    file.write_text("2000000")
+    end = polled(meter, recording, clock)
+    assert "dram: the counter stood still" in recording.figure(start, end).reason  # not known yet
+    late = polled(meter, recording, clock, 1.0)
+    assert recording.figure(start, late).joules == pytest.approx(1.0) and recording.label() == "powercap: cpu_package"
 
 
 def _as_nobody(call):
