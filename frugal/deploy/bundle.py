@@ -98,7 +98,7 @@ def _read(path: Path) -> bytes:
     if path.suffix == ".tflite":
         import tempfile
 
-        from ..quantize.export import export  # type: ignore[import-untyped, unused-ignore]
+        from frugal.quantize import export
 
         with tempfile.TemporaryDirectory() as folder_name:
             target = Path(folder_name) / "model.onnx"
@@ -117,30 +117,40 @@ def lower(graph: Graph, board: Board, options: Options, source: bytes) -> Placed
     return emit.place(Lowering(net, board.backend, board.hard_float).run())
 
 
+SAME_CODES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Concat"}
+
+
 def _scales(inputs: Sequence[Port], outputs: Sequence[Port], source: bytes) -> None:
-    """Scales and zero points of ports, from the DequantizeLinear or QuantizeLinear beside them."""
+    """Scales and zero points of ports, from the DequantizeLinear or QuantizeLinear that they meet, past what only moves codes."""
     import onnx
     from onnx import numpy_helper
 
     model = onnx.load_from_string(source).graph
-    values = {t.name: t for t in model.initializer}
-    first, last = {p.name: p for p in inputs}, {p.name: p for p in outputs}
+    values = {t.name: numpy_helper.to_array(t) for t in model.initializer}
     for node in model.node:
-        port = None
-        if node.op_type == "DequantizeLinear":
-            port = first.get(node.input[0])
-        elif node.op_type == "QuantizeLinear":
-            port = last.get(node.output[0])
-        if port is None or port.scale is not None or node.input[1] not in values:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    codes: dict[str, tuple[float, int]] = {}
+    moves = [n for n in model.node if n.op_type in SAME_CODES]
+    for node in model.node:
+        index = {"DequantizeLinear": 0, "QuantizeLinear": None}.get(node.op_type, -1)
+        if index == -1 or node.input[1] not in values or values[node.input[1]].size != 1:
             continue
-        scale = numpy_helper.to_array(values[node.input[1]])
-        zero = numpy_helper.to_array(values[node.input[2]]) if len(node.input) > 2 and node.input[2] in values else np.zeros(1)
-        if scale.size == 1:
-            port.scale, port.zero = float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
-    for port in inputs:  # a state that meets no DequantizeLinear has the scale of what becomes it
-        if port.state and port.scale is None:
-            other = last[port.state]
-            port.scale, port.zero = other.scale, other.zero
+        zero = values.get(node.input[2]) if len(node.input) > 2 else None
+        name = node.output[0] if index is None else node.input[0]
+        codes[name] = (float(values[node.input[1]].reshape(-1)[0]), 0 if zero is None else int(zero.reshape(-1)[0]))
+    for _ in range(2):
+        for node in moves:  # to what comes of it
+            for name in node.input:
+                if name in codes:
+                    codes.setdefault(node.output[0], codes[name])
+        for node in reversed(moves):  # to what it comes from
+            if node.output[0] in codes:
+                for name in node.input if node.op_type == "Concat" else node.input[:1]:
+                    codes.setdefault(name, codes[node.output[0]])
+    for port in (*inputs, *outputs):
+        if port.name in codes and NUMPY[port.dtype].itemsize == 1:
+            port.scale, port.zero = codes[port.name]
 
 
 # ---- golden data ----

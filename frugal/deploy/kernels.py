@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.ir import NUMPY, DType, Op, Step, Tensor
+from ..compiler.ir import NUMPY, DType, Op, Step, Tensor, Unary
 from ..compiler.pack import round_up
 from . import native, packing
 from .memory import EXACT
@@ -20,7 +20,7 @@ from .packing import Weights
 from .program import Program
 
 INTEGER = {Op.QCONV, Op.QDEPTH, Op.QBINARY, Op.QPOOL, Op.QSOFTMAX, Op.QLOOKUP, Op.QCODES}
-MOVING = {Op.SLICE, Op.CONCAT}
+MOVING = {Op.SLICE, Op.CONCAT, Op.UNARY}
 SAFE_PRODUCT = 32000.0  # |acc * scale| that leaves 16 bits room for a zero point
 FAR = 1 << 30
 
@@ -376,9 +376,11 @@ class Lowering:
 
     # ---- moving ----
     def _moves(self, step: Step) -> bool:
-        """Whether a SLICE or CONCAT is copies of evenly spaced blocks of run-time tensors."""
+        """Whether a step is copies of evenly spaced blocks of run-time tensors."""
         if any(t is not None and (t.known or t.weight is not None) for t in step.inputs):
             return False
+        if step.op == Op.UNARY:
+            return step.is_unary(Unary.COPY)
         if step.op == Op.CONCAT:
             return True
         x, y = _known(step.inputs[0]), step.out
@@ -395,6 +397,10 @@ class Lowering:
         over: dict[Buffer, int | str] = {x[0]: FAR if blocks == 1 else x[1]} if y[1] == 0 and step_y <= step_x else {}
         text = f"fb_copy_run({layer}, {{0}} + {x[1]}, {{1}} + {y[1]});"
         self.program.call(text, [x[0]], [y[0]], name, over=over)
+
+    def _unary(self, step: Step) -> None:
+        x, y = self._buffer(_known(step.inputs[0])), self._buffer(step.out)
+        self._copy(1, y.bytes, y.bytes, y.bytes, (x, 0), (y, 0), short(step.name))
 
     def _slice(self, step: Step) -> None:
         x, y = _known(step.inputs[0]), step.out

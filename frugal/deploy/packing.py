@@ -77,11 +77,13 @@ def channels(w: Weights, bias: np.ndarray) -> bytes:
 
 # ---- portable ----
 def portable(w: Weights, zx: int) -> tuple[bytes, bytes]:
-    """Rows padded to four codes; fb_channel."""
+    """Rows padded to four codes; fb_channel, whose wzero says that four products fit in 16 bits."""
     rows = w.codes.reshape(len(w.bias), -1)
     padded = np.zeros((rows.shape[0], round_up(rows.shape[1], 4)), np.int8)
     padded[:, : rows.shape[1]] = rows
-    return padded.tobytes(), channels(w, w.folded(zx))
+    fours = np.abs(padded.astype(np.int32)).reshape(len(rows), -1, 4).sum(2)
+    light = Weights(w.codes, w.bias, w.scale, (fours.max(1) <= 255).astype(np.int32))
+    return padded.tobytes(), channels(light, w.folded(zx))
 
 
 def portable_depth3(w: Weights, zx: int) -> tuple[bytes, bytes]:

@@ -16,7 +16,7 @@
 typedef struct fb_channel {
     int32_t bias; /* fb_conv_any: the model's; elsewhere less zx times the sum of the weights */
     float scale;
-    int32_t wzero; /* fb_conv_any only: the zero point of the weights */
+    int32_t wzero; /* fb_conv_any: the zero point of the weights */
 } fb_channel;
 
 /* A convolution that moves in one group over an image, padded with zx. */

@@ -41,29 +41,58 @@ static void gather(const fb_conv *l, const int8_t *x, int32_t oy, int32_t ox, in
     }
 }
 
-/* Four products of both pixels: hi of t and lo of t are added to a and b. */
-#define FB_PAIR(first, second)                                                                                                   \
-    do {                                                                                                                         \
-        const int32_t t = (first) + (second), lo = (int16_t)t;                                                                   \
-        b += lo;                                                                                                                 \
-        a += (t - lo) >> 16;                                                                                                     \
-    } while (0)
+/* The sums of both pixels over a row of weights, of the first in the low half of the result.  The low half of t holds the second
+ * pixel's products, and lends to the high half where they are negative. */
+#if defined(__ARM_ARCH_6M__) &&                                                                                                  \
+    defined(__thumb__) /* the compiler keeps the sums, not the ends, in the low registers, and spills */
+#define FB_SPLIT(t) "sxth r4, " t "\n subs " t ", " t ", r4\n asrs " t ", " t ", #16\n add %[b], r4\n add %[a], " t "\n"
+#define FB_DOTS(name, middle, sum, end_of_four)                                                                                  \
+    static __attribute__((noinline)) uint64_t name(const int32_t *p, const int32_t *end, const int32_t *w, int32_t bias) {       \
+        int32_t a = bias, b = bias;                                                                                              \
+        __asm volatile(".syntax unified\n1: ldmia %[w]!, {r2}\n ldmia %[p]!, {r3, r4, r5, r6}\n"                                 \
+                       "sxtb r7, r2\n muls r3, r7\n asrs r2, r2, #8\n sxtb r7, r2\n muls r4, r7\n adds r3, r3, r4\n" middle      \
+                       "asrs r2, r2, #8\n sxtb r7, r2\n muls r5, r7\n" sum "asrs r2, r2, #8\n muls r6, r2\n" end_of_four         \
+                       "cmp %[p], %[end]\n bne 1b\n"                                                                             \
+                       : [p] "+l"(p), [w] "+l"(w), [a] "+h"(a), [b] "+h"(b)                                                      \
+                       : [end] "h"(end)                                                                                          \
+                       : "r2", "r3", "r4", "r5", "r6", "r7", "cc", "memory");                                                    \
+        return (uint32_t)a | (uint64_t)(uint32_t)b << 32;                                                                        \
+    }
+FB_DOTS(dots_by_two, FB_SPLIT("r3"), "", "adds r5, r5, r6\n" FB_SPLIT("r5"))
+FB_DOTS(dots_by_four, "", "adds r3, r3, r5\n", "adds r3, r3, r6\n" FB_SPLIT("r3"))
+#else
+#define FB_DOTS(name, between)                                                                                                   \
+    static __attribute__((noinline)) uint64_t name(const int32_t *p, const int32_t *end, const int32_t *w, int32_t bias) {       \
+        int32_t a = bias, b = bias;                                                                                              \
+        do {                                                                                                                     \
+            int32_t v = *w++, t = (int8_t)v * p[0], lo;                                                                          \
+            v >>= 8;                                                                                                             \
+            t += (int8_t)v * p[1];                                                                                               \
+            v >>= 8;                                                                                                             \
+            between;                                                                                                             \
+            t += (int8_t)v * p[2];                                                                                               \
+            v >>= 8;                                                                                                             \
+            t += v * p[3];                                                                                                       \
+            lo = (int16_t)t;                                                                                                     \
+            b += lo;                                                                                                             \
+            a += (t - lo) >> 16;                                                                                                 \
+        } while ((p += 4) != end);                                                                                               \
+        return (uint32_t)a | (uint64_t)(uint32_t)b << 32;                                                                        \
+    }
+FB_DOTS(dots_by_two, (lo = (int16_t)t, b += lo, a += (t - lo) >> 16, t = 0))
+FB_DOTS(dots_by_four, (void)0)
+#endif
 
-/* All output channels of two neighbouring pixels. */
+/* All output channels of two neighbouring pixels.  wzero of a channel: whether four products always fit in the low half. */
 static void two_pixels(const fb_conv *l, const uint32_t *data, const int32_t *window, int32_t depth, int8_t *y, int both) {
     const int32_t *w = weights_of(l, data), *end = window + depth;
-    const fb_channel *k = consts_of(l, data);
-    for (int32_t o = 0; o < l->co; o++, k++) {
-        int32_t a = k->bias, b = a;
-        const int32_t *p = window;
-        do {
-            int32_t v = *w++, v1 = v >> 8, v2 = v >> 16;
-            FB_PAIR((int8_t)v * p[0], (int8_t)v1 * p[1]);
-            FB_PAIR((int8_t)v2 * p[2], (v >> 24) * p[3]);
-        } while ((p += 4) != end);
-        y[o] = (int8_t)fb_code_small(a, k->scale, l->zy, l->lo, l->hi);
+    const fb_channel *k = consts_of(l, data), *last = k + l->co;
+    const int32_t zy = l->zy, lo = l->lo, hi = l->hi, co = l->co;
+    for (; k < last; k++, w += depth / 4, y++) {
+        const uint64_t sums = (k->wzero ? dots_by_four : dots_by_two)(window, end, w, k->bias);
+        y[0] = (int8_t)fb_code_small((int32_t)(uint32_t)sums, k->scale, zy, lo, hi);
         if (both)
-            y[l->co + o] = (int8_t)fb_code_small(b, k->scale, l->zy, l->lo, l->hi);
+            y[co] = (int8_t)fb_code_small((int32_t)(uint32_t)(sums >> 32), k->scale, zy, lo, hi);
     }
 }
 
@@ -108,9 +137,9 @@ void fb_dw3_run(const fb_conv *l, const uint32_t *data, const int8_t *x, int8_t 
         for (int32_t ox = 0; ox < l->ow; ox++) {
             const int8_t *p[9], *w = (const int8_t *)weights_of(l, data);
             const int32_t iy = oy * l->sh - l->pt, ix = ox * l->sw - l->pl;
-            for (int32_t t = 0; t < 9; t++) {
-                const int32_t r = iy + t / 3, q = ix + t % 3;
-                p[t] = r >= 0 && r < l->h && q >= 0 && q < l->w ? x + (r * l->w + q) * l->c : border;
+            for (int32_t t = 0, r = iy; r < iy + 3; r++) {
+                for (int32_t q = ix; q < ix + 3; q++, t++)
+                    p[t] = r >= 0 && r < l->h && q >= 0 && q < l->w ? x + (r * l->w + q) * l->c : border;
             }
             const fb_channel *k = consts_of(l, data);
             for (int32_t o = 0; o < l->c; o++, k++, w += 9) {

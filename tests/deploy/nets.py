@@ -59,6 +59,7 @@ class Maker:
         make = helper.make_tensor_value_info
         graph = helper.make_graph(self.nodes, path.stem, [make(*i) for i in inputs], [make(*o) for o in outputs], self.values)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        model = onnx.shape_inference.infer_shapes(model)
         onnx.checker.check_model(model)
         onnx.save(model, path)
         return path
@@ -177,6 +178,36 @@ def gru(path: Path) -> Path:
         [("x", TensorProto.FLOAT, [3, 1, i]), ("h0", TensorProto.FLOAT, [1, 1, h])],
         [("p", TensorProto.FLOAT, [1, 4]), ("yh", TensorProto.FLOAT, [1, 1, h])],
     )
+
+
+def shapes(path: Path, seed: int) -> Path:
+    """Convolutions of many shapes on one input, each an output: what the packed kernels take, and what they refuse."""
+    m = Maker(100 + seed)
+    chance = m.chance
+    c, h, w = int(chance.choice([1, 3, 4, 8, 12, 20])), int(chance.integers(3, 10)), int(chance.integers(3, 10))
+    x = m.dequantize("x", 0.03, int(chance.integers(-128, 128)))
+    names = []
+    for i in range(12):
+        depthwise = i % 3 == 2
+        kernel = (3, 3) if depthwise and i % 2 else tuple(int(k) for k in chance.integers(1, 4, 2))
+        groups, out = (c, c) if depthwise else (1, int(chance.choice([1, 4, 5, 8, 16])))
+        if i == 7 and c % 4 == 0:
+            groups, out = 2, 6
+        strides = [1 + int(chance.integers(0, 2))] * 2
+        pads = [int(p) for p in (chance.integers(0, 2, 4) if i % 4 else np.zeros(4))]
+        pads = [min(p, kernel[j % 2] - 1) for j, p in enumerate(pads)]
+        m.conv(x, c, out, kernel, 0.02 if i % 5 else 0.4, int(chance.integers(-128, 128)), groups, strides=strides, pads=pads)
+        m.nodes[-1].input[0] = f"codes{i}"
+        m.nodes[-2].output[0] = f"codes{i}"
+        names.append(f"codes{i}")
+    m.conv(x, c, 8, (h, w), 0.1, 3)  # one pixel: fully connected
+    m.nodes[-2].output[0] = m.nodes[-1].input[0] = "codes12"
+    for a, b in ((1.0, 0.02), (0.013, 0.3), (0.5, 0.5)):
+        left, right = m.requantize(x, a, -5), m.requantize(x, b, 17)
+        m.quantize(m.node("Add", [left, right]), a + b / 3, 11)
+        names.append(m.nodes[-1].output[0])
+    outputs = [(n, TensorProto.INT8, None) for n in [*names, "codes12"]]
+    return m.save(path, [("x", TensorProto.INT8, [1, c, h, w])], outputs)
 
 
 MAKERS = {"keyword": keyword, "image": image, "wake": wake, "digits": digits, "gru": gru}

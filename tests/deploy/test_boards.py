@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import nets
 import pytest
 
+import models as packages
 from frugal.deploy import DoesNotFit, Options, boards, deploy
 
 BOARDS = boards.names()
@@ -33,6 +35,74 @@ def test_the_bytes_of_the_pc(model, board, models, tmp_path, tooled, request):
     assert manifest["ram"]["arena"] >= manifest["ram"]["live_bound"]
     assert manifest["notes"] == []
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+
+
+@pytest.mark.parametrize("board", ["microbit", "mps2-an386", "mps3-an547"])
+@pytest.mark.parametrize("seed", range(12))
+def test_shapes_of_all_kinds(seed, board, tmp_path, tooled, request):
+    if seed >= 1 and not request.config.getoption("--all-boards"):
+        pytest.skip("--all-boards tries more shapes")
+    if boards.tools(boards.load(board)).missing:
+        pytest.skip(f"no tools for {board}")
+    model = nets.shapes(tmp_path / "shapes.onnx", seed)
+    report = deploy(model, tmp_path / "out", Options(board, cases=8))
+    assert report.manifest["instructions_per_inference"] > 1000
+    assert report.refused or seed > 1  # some shapes are for the general kernels
+
+
+REAL = Path(__file__).parent.parent / "data" / "tflite"
+M = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "model, board, instructions, arena",
+    [
+        ("kws_ref_model", "mps2-an386", 3.7 * M, 20_000),
+        ("kws_ref_model", "mps3-an547", 0.95 * M, 20_000),
+        ("kws_ref_model", "microbit", 20 * M, 20_000),
+        ("pretrainedResnet_quant", "netduinoplus2", 13.5 * M, 50_000),
+        ("pretrainedResnet_quant", "mps3-an547", 2.6 * M, 50_000),
+    ],
+)
+def test_networks_of_mlperf_tiny(model, board, instructions, arena, tmp_path, tooled):
+    """Through the TFLite import; what issue 7 asks of instructions and memory."""
+    if boards.tools(boards.load(board)).missing:
+        pytest.skip(f"no tools for {board}")
+    cases = 20 if model.startswith("kws") else 5
+    manifest = deploy(REAL / f"{model}.tflite", tmp_path / "out", Options(board, cases=cases)).manifest
+    assert manifest["instructions_per_inference"] <= instructions
+    assert manifest["ram"]["arena"] <= arena
+    assert manifest["flash"]["code"] <= 20_000
+    assert manifest["instructions_init"] <= 8 * manifest["flash"]["weights"]  # a checksum, and nothing else
+    assert manifest["inputs"][0]["scale"] is not None and manifest["outputs"][0]["zero"] == -128
+
+
+@pytest.mark.parametrize("model", ["kws_ref_model", "pretrainedResnet_quant"])
+@pytest.mark.parametrize("board", BOARDS)
+def test_networks_of_mlperf_tiny_everywhere(model, board, tmp_path, tooled, request):
+    if not request.config.getoption("--all-boards"):
+        pytest.skip("--all-boards runs both networks on every board")
+    if boards.tools(boards.load(board)).missing:
+        pytest.skip(f"no tools for {board}")
+    if (model, board) == ("pretrainedResnet_quant", "microbit"):
+        with pytest.raises(DoesNotFit, match="16384 bytes of RAM"):
+            deploy(REAL / f"{model}.tflite", tmp_path / "out", Options(board))
+        return
+    deploy(REAL / f"{model}.tflite", tmp_path / "out", Options(board))
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("name", ["okay_nabu", "alexa"])
+def test_wake_words_keep_their_state(name, board, tmp_path, tooled, request):
+    """Twenty runs one after another, the states of each those of the one before."""
+    if (name != "okay_nabu" or board not in ("microbit", "mps2-an386")) and not request.config.getoption("--all-boards"):
+        pytest.skip("--all-boards runs every wake word on every board")
+    if boards.tools(boards.load(board)).missing:
+        pytest.skip(f"no tools for {board}")
+    model = packages.fetch_or_skip("wake-words") / f"{name}.tflite"
+    manifest = deploy(model, tmp_path / "out", Options(board)).manifest
+    assert sum(port["state"] is not None for port in manifest["inputs"]) == 6
+    assert manifest["ram"]["arena"] <= 6000
 
 
 def test_a_wrong_byte_fails_the_self_test(models, tmp_path, tooled):

@@ -148,7 +148,98 @@ float floorf(float x) {
     return r > x ? r - 1.0f : r;
 }
 
-float ceilf(float x) {
-    const float r = rintf(x);
-    return r < x ? r + 1.0f : r;
+float ceilf(float x) { return -floorf(-x); }
+
+/* ---- double, for operations whose sources have it beside float ---- */
+
+typedef union wide {
+    double f;
+    uint64_t u;
+} wide;
+#define SIGN UINT64_C(0x8000000000000000)
+#define ENDLESS UINT64_C(0x7ff0000000000000)
+
+double rint(double x) {
+    const double magic = x < 0 ? -0x1p52 : 0x1p52;
+    const wide v = {.f = x};
+    if ((v.u & ~SIGN) >= UINT64_C(0x4330000000000000))
+        return x;
+    volatile double sum = x + magic;
+    wide r = {.f = sum - magic};
+    r.u |= v.u & SIGN;
+    return r.f;
 }
+
+double floor(double x) {
+    const double r = rint(x);
+    return r > x ? r - 1.0 : r;
+}
+
+double ceil(double x) { return -floor(-x); }
+
+/* The 53 bits of a positive double, the highest set, and the exponent of the lowest. */
+static uint64_t take_wide(uint64_t u, int32_t *e) {
+    uint64_t m = u & UINT64_C(0xfffffffffffff);
+    *e = (int32_t)(u >> 52 & 2047);
+    if (*e != 0)
+        m |= UINT64_C(1) << 52;
+    else
+        *e = 1;
+    while (m >> 52 == 0)
+        m <<= 1, --*e;
+    *e -= 1075;
+    return m;
+}
+
+/* Two bits of x for a bit of the root: 54 of them, of which the last and the remainder say how to round. */
+double sqrt(double x) {
+    const wide v = {.f = x};
+    if (!(x > 0) || v.u == ENDLESS)
+        return x == 0 || v.u == ENDLESS || x != x ? x : __builtin_nan("");
+    int32_t e;
+    uint64_t m = take_wide(v.u, &e), root = 0, rest = 0;
+    if (e & 1)
+        m <<= 1, e--;
+    m <<= 10; /* its top pair of bits, 53 and 54 of it, to the top */
+    for (int i = 0; i < 54; i++, m <<= 2) {
+        rest = rest << 2 | m >> 62;
+        root <<= 1;
+        if (rest > root << 1) {
+            rest -= root << 1 | 1;
+            root |= 1;
+        }
+    }
+    root = (root >> 1) + (root & 1); /* never a tie: a root of 54 bits has a square of more than 53 */
+    /* 27 pairs were of x, 27 beyond: the root's lowest bit stands for 2^(e / 2 - 26) */
+    wide r = {.u = ((uint64_t)(e / 2 - 26 + 1075) << 52) + (root - (UINT64_C(1) << 52))};
+    return r.f;
+}
+
+double fmod(double a, double b) {
+    const wide x = {.f = a}, y = {.f = b};
+    const uint64_t ua = x.u & ~SIGN, ub = y.u & ~SIGN;
+    if (ub == 0 || ua >= ENDLESS || ub > ENDLESS)
+        return (a * b) / (a * b);
+    if (ua < ub)
+        return a;
+    int32_t ea, eb;
+    uint64_t m = take_wide(ua, &ea), d = take_wide(ub, &eb);
+    for (;; ea--, m <<= 1) {
+        m = m >= d ? m - d : m;
+        if (ea == eb)
+            break;
+    }
+    if (m == 0) {
+        const wide zero = {.u = x.u & SIGN};
+        return zero.f;
+    }
+    if (eb < -1074) /* b was subnormal: its units are all there is */
+        m >>= -1074 - eb, eb = -1074;
+    while (m >> 52 == 0 && eb > -1074)
+        m <<= 1, eb--;
+    wide r = {.u = x.u & SIGN};
+    r.u |= m >> 52 ? ((uint64_t)(eb + 1075) << 52) + (m - (UINT64_C(1) << 52)) : m;
+    return r.f;
+}
+
+float fmodf(float a, float b) { return (float)fmod((double)a, (double)b); }

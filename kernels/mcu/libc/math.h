@@ -13,13 +13,12 @@ float rintf(float x);
 float floorf(float x);
 float ceilf(float x);
 float sqrtf(float x);
-float fabsf(float x);
+#define fabsf(x) __builtin_fabsf(x)
+#define fabs(x) __builtin_fabs(x)
 float fmodf(float a, float b);
-double fma(double a, double b, double c);
 double rint(double x);
 double floor(double x);
 double ceil(double x);
 double sqrt(double x);
-double fabs(double x);
 double fmod(double a, double b);
 #endif
