@@ -10,10 +10,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FrugalError
-from . import bench, boards, chat, compile, deploy, doctor, energy, export, generate, inspect, profile, quantize, run
+from . import bench, boards, chat, compile, deploy, doctor, energy, export, flash, generate, inspect, profile, quantize, run
 from .common import Usage
 
-COMMANDS = (export, quantize, compile, run, generate, chat, bench, profile, energy, deploy, boards, inspect, doctor)
+COMMANDS = (export, quantize, compile, run, generate, chat, bench, profile, energy, deploy, boards, flash, inspect, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

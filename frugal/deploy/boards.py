@@ -48,7 +48,7 @@ class Board:
     emulator: list[str]
     uf2_family: int
     flash_base: int
-    flashers: dict[str, str] = field(default_factory=dict)
+    flashers: dict[str, str | list[str]] = field(default_factory=dict)
     path: Path = Path()
 
     @property

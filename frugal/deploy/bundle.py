@@ -290,6 +290,7 @@ def _manifest(
         "instructions_per_inference": None,
         "instructions_init": None,
         "general_kernels": p.refused,
+        "flash_tools": {"commands": board.flashers, "uf2_family": board.uf2_family},
         "compiler": None,
         "flags": build.flags(board, made).compile if made.compiler else None,
         "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())},

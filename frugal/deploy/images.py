@@ -26,6 +26,7 @@ class Image:
     sections: list[Section]
     segments: list[tuple[int, bytes]]
     symbols: dict[str, tuple[int, int]]
+    machine: int = 0  # e_machine: 40 Arm, 243 RISC-V
 
     def memory(self) -> tuple[int, int]:
         """(bytes in flash, bytes of RAM that data and bss take)."""
@@ -88,7 +89,7 @@ def read_elf(data: bytes) -> Image:
                 symbols[_name(strings, name)] = (value, size)
     except (struct.error, IndexError, ValueError) as e:
         raise InvalidArgument(f"a damaged ELF file: {e}") from e
-    return Image(sections, segments, symbols)
+    return Image(sections, segments, symbols, struct.unpack_from("<H", data, 18)[0])
 
 
 def intel_hex(image: Image) -> str:
