@@ -38,7 +38,9 @@ def flags(board: Board, tools: Tools) -> Flags:
     stack = [] if board.linux else ["-DBOARD_STACK"]
     if board.linux:
         return Flags([*target, *COMMON, *own, *include], [*target, "-static", "-Wl,--gc-sections", "-lm"], LIBC)
-    link = [*target, "-nostdlib", "-T", "board.ld", "-Wl,--gc-sections", *(["-lgcc"] if tools.kind == "gcc" else [])]
+    entry = "Reset_Handler" if board.start == "cortexm" else "_start"  # lld does not take it from the script
+    bare = ["-nostdlib"] if tools.kind == "gcc" else ["-nostartfiles", f"-Wl,-e,{entry}"]  # zig brings its own libgcc
+    link = [*target, *bare, "-T", "board.ld", "-Wl,--gc-sections", *(["-lgcc"] if tools.kind == "gcc" else [])]
     return Flags([*target, *COMMON, *own, *include, *stack], link, LIBC)
 
 

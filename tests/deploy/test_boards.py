@@ -7,10 +7,12 @@ import subprocess
 from pathlib import Path
 
 import nets
+import numpy as np
 import pytest
 
 import models as packages
 from frugal.deploy import DoesNotFit, Options, boards, deploy
+from frugal.errors import InvalidArgument, NotAvailable, UnsupportedOperator
 
 BOARDS = boards.names()
 QUICK = {"keyword": BOARDS, "image": ["mps2-an385", "mps2-an386", "mps3-an547"], "wake": ["microbit", "mps2-an505", "mps3-an547"],
@@ -152,3 +154,37 @@ def test_what_does_not_fit_says_by_how_much(models, tmp_path):
     with pytest.raises(DoesNotFit, match=r"has 2048 bytes of RAM; the model needs \d+ more.*What would make it fit"):
         deploy(models["image"], tmp_path / "out", Options(str(tmp_path / "tiny.toml")))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_operator_that_boards_lack_is_named(tmp_path):
+    m = nets.Maker(7)
+    m.node("TopK", ["x", m.constant(np.array([2]))], axis=-1)
+    m.nodes[-1].output.append("at")
+    m.nodes[-1].output[0] = "y"
+    floats, whole = nets.TensorProto.FLOAT, nets.TensorProto.INT64
+    model = m.save(tmp_path / "top.onnx", [("x", floats, [1, 8])], [("y", floats, [1, 2]), ("at", whole, [1, 2])])
+    with pytest.raises(UnsupportedOperator, match="TOPK does not run on boards"):
+        deploy(model, tmp_path / "out", Options("microbit", measure=False))
+
+
+def test_a_missing_compiler_gives_the_command(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotAvailable, match=r"apt-get install -y --no-install-recommends gcc-arm-none-eabi"):
+        deploy(models["keyword"], tmp_path / "out", Options("microbit", compiler="gcc"))
+    found = boards.tools(boards.load("microbit"), "gcc")
+    assert found.missing == ["arm-none-eabi-gcc", "qemu-system-arm"] and "qemu-system-arm" in found.install
+    report = deploy(models["keyword"], tmp_path / "out", Options("microbit", compiler="gcc", measure=False))
+    assert report.manifest["instructions_per_inference"] is None and report.manifest["notes"]
+
+
+def test_a_plan_and_a_foreign_folder_are_refused(models, tmp_path):
+    (tmp_path / "m.frugal").write_bytes(b"FRUGALP\n" + bytes(100))
+    with pytest.raises(InvalidArgument, match="plan for PCs"):
+        deploy(tmp_path / "m.frugal", tmp_path / "out", Options("microbit", measure=False))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(InvalidArgument, match="no bundle"):
+        deploy(models["keyword"], tmp_path / "home", Options("microbit", measure=False))
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    with pytest.raises(InvalidArgument, match="there is no board 'amiga'; there are aarch64-linux"):
+        boards.load("amiga")
