@@ -190,6 +190,9 @@ class Op(IntEnum):
     # -- 92..95: convolutions in other forms
     CONV_WINOGRAD = 92
 
+    # -- 96..99: text
+    GATHER_PACKED = 96
+
 
 CONTROL = frozenset((Op.IF, Op.ELSE, Op.END, Op.MERGE, Op.LOOP, Op.VAR, Op.SET))
 
@@ -291,6 +294,8 @@ class Layout(IntEnum):
     A8_BLOCK = 5
     F16_P16 = 6
     BF16_P16 = 7
+    W4O_P16 = 8
+    W8B_P16 = 9
 
 
 @dataclass(eq=False)
@@ -338,7 +343,8 @@ class Weight:
     """The right operand of a linear, as natural arrays of [n, k]; packed only when the plan is written.
 
     One of: float32 ``values`` (F16_P16, BF16_P16: of which 16 bits hold every one); int8 ``codes`` in [-127, 127] with float32
-    ``scale`` [n]; uint8 ``codes`` 0..15 with float16 ``scale`` and uint8 ``zero`` [n, ceil(k/32)].
+    ``scale`` [n], or (W8B_P16) float16 ``scale`` [n, ceil(k/32)]; uint8 ``codes`` 0..15 with float16 ``scale`` and uint8 ``zero``
+    or (W4O_P16) float16 ``offset`` [n, ceil(k/32)].
     """
 
     layout: Layout
@@ -348,6 +354,7 @@ class Weight:
     codes: np.ndarray | None = None
     scale: np.ndarray | None = None
     zero: np.ndarray | None = None
+    offset: np.ndarray | None = None
 
 
 @dataclass(eq=False)

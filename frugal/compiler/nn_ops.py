@@ -8,7 +8,7 @@ from .dims import Dim
 from .ir import NUMPY, Binary, DType, Layout, Op, Quantized, Tensor, Weight
 from .lower import MICROSOFT, Node, op, show, type_name
 from .math_ops import binary
-from .pack import BLOCK
+from .pack import BLOCK, CODE_TYPES
 
 
 # ---- products ----
@@ -18,7 +18,7 @@ def weight_of(node: Node, x: Tensor, n_axis: int, keep_float: bool = False) -> W
     n, k = x.value_shape[n_axis], x.value_shape[1 - n_axis]
     if quant is not None and node.lowering.activations != "float" and not keep_float:
         oriented = quant if n_axis == 0 else quant.transposed((1, 0))
-        made = int8_weight(oriented, n, k) or int4_weight(oriented, n, k)
+        made = int8_weight(oriented, n, k) or int8_blocks(oriented, n, k) or int4_weight(oriented, n, k)
         if made is not None:
             return made
         node.graph.notes.append(f"{node.name}: the quantized weight '{x.name}' runs in float32: its form has no integer kernel")
@@ -33,6 +33,15 @@ def int8_weight(quant: Quantized, n: int, k: int) -> Weight | None:
     """Per channel (or per tensor) symmetric int8 within [-127, 127]."""
     if quant.bits != 8 or quant.block or (quant.scale.size > 1 and quant.axis != 0):
         return None
+    codes = symmetric_codes(quant)
+    if codes is None:
+        return None
+    scale = np.broadcast_to(quant.scale.reshape(-1), (n,)).astype(np.float32)
+    return Weight(Layout.W8_P16, n, k, codes=codes, scale=scale)
+
+
+def symmetric_codes(quant: Quantized) -> np.ndarray | None:
+    """int8 codes within [-127, 127] that have no zero points."""
     codes = quant.codes
     if quant.zero is not None and quant.zero.any():
         if codes.dtype != np.uint8 or (quant.zero != 128).any():
@@ -40,10 +49,18 @@ def int8_weight(quant: Quantized, n: int, k: int) -> Weight | None:
         codes = (codes ^ 0x80).view(np.int8)
     elif codes.dtype != np.int8:
         return None
-    if codes.size and codes.min() < -127:
+    return None if codes.size and codes.min() < -127 else codes
+
+
+def int8_blocks(quant: Quantized, n: int, k: int) -> Weight | None:
+    """Symmetric int8 in blocks along k of a multiple of 32, with scales that fp16 holds exactly."""
+    if quant.bits != 8 or not quant.block or quant.axis != 1 or quant.block % BLOCK:
         return None
-    scale = np.broadcast_to(quant.scale.reshape(-1), (n,)).astype(np.float32)
-    return Weight(Layout.W8_P16, n, k, codes=codes, scale=scale)
+    codes, half = symmetric_codes(quant), quant.scale.astype(np.float16)
+    if codes is None or (half.astype(np.float32) != quant.scale).any():
+        return None
+    scale = np.repeat(half.reshape(n, -1), quant.block // BLOCK, axis=1)[:, : -(-k // BLOCK)]
+    return Weight(Layout.W8B_P16, n, k, codes=codes, scale=np.ascontiguousarray(scale))
 
 
 def int4_weight(quant: Quantized, n: int, k: int) -> Weight | None:
@@ -81,8 +98,7 @@ def linear(node: Node, x: Tensor, w: Tensor, n_axis: int) -> Tensor:
     if isinstance(x.shape[-1], int) and x.shape[-1] != k:
         raise node.fail(f"inner dimensions differ: {show(x.shape)} and {show(w.shape)}")
     weight = weight_of(node, w, n_axis, keep_float=x in node.lowering.keep_float)
-    packed = node.tensor(DType.INT8 if weight.layout == Layout.W8_P16 else DType.FLOAT, (n, k), w.name)
-    packed.dtype = {Layout.W8_P16: DType.INT8, Layout.W4_P16: DType.UINT8}.get(weight.layout, DType.FLOAT)
+    packed = node.tensor(CODE_TYPES.get(weight.layout, DType.FLOAT), (n, k), w.name)
     packed.weight, packed.layout = weight, weight.layout
     return node.emit(Op.LINEAR, [x, packed, None, None, None], DType.FLOAT, (*x.shape[:-1], n), 0)
 

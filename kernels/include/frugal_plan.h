@@ -90,6 +90,10 @@ enum frugal_layout {
     FRUGAL_W4_P16 = 3,  /* uint8 [np/16][kp/32] blocks of 304 bytes: 256 of codes, fp16 scale[16], uint8 zero[16] (0..15).
                          * code byte 64 v + 4 r + j (v 0..3, r 0..15, j 0..3): low nibble k = 4 v + j, high nibble k = 16 + 4 v +
                          * j, of row r.  w = scale * (code - zero).                        bytes np/16 * kp/32 * 304 */
+    FRUGAL_W4O_P16 = 8, /* uint8 [np/16][kp/32] blocks of 320 bytes: codes as in W4_P16, fp16 scale[16], fp16 offset[16].
+                         * w = scale * code + offset.                                      bytes np/16 * kp/32 * 320 */
+    FRUGAL_W8B_P16 = 9, /* uint8 [np/16][kp/32] blocks of 544 bytes: int8 codes in [-127, 127] as in W8_P16 [8][16][4], fp16
+                         * scale[16].  w = scale * code.                                   bytes np/16 * kp/32 * 544 */
     /* As F32_P16, weights that 16 bits hold exactly; they are widened when they are read. */
     FRUGAL_F16_P16 = 6,  /* float16 [np/16][k][16]                                      bytes 2 * np * k */
     FRUGAL_BF16_P16 = 7, /* bfloat16 [np/16][k][16]                                     bytes 2 * np * k */
@@ -265,8 +269,9 @@ enum frugal_op {
     FRUGAL_OP_QUANTIZE_ACT = 17,
     /* in x, w [n, k], scale? float32 [np] (W8 only), bias? float32 [np], residual? float32 [.., n]; out y [.., n], float32 or
      * A8_BLOCK (as QUANTIZE_ACT of the float32 result would give it).
-     * x: float32 [.., k] with w F32_P16, F16_P16 or BF16_P16; A8 with w W8_P16 or W4_P16.  y = act(x w^T + bias) + residual.
-     * attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up to 16. */
+     * x: float32 [.., k] with w F32_P16, F16_P16 or BF16_P16; A8 with w W8_P16, W4_P16, W4O_P16 or W8B_P16.  y = act(x w^T +
+     * bias) + residual. attrs act: a frugal_unary without parameters, FRUGAL_U_COPY for none.  np, scale, bias: n rounded up
+     * to 16. */
     FRUGAL_OP_LINEAR = 18,
     /* in a [.., m, k], b [.., k, n] (batch dims broadcast), out y; one of float32, float64, int32, uint32, int64, uint64.  attrs
      * transpose_b (b is [.., n, k]), alpha (float; 1 for integers): y = alpha * (a b).  Integers wrap. */
@@ -425,16 +430,15 @@ enum frugal_op {
      * the unsigned code.  limit(v, a, b) = v > a ? (v < b ? v : b) : a.  low and high: codes between which a result is kept (so
      * that Relu costs nothing).
      *
-     * in x codes [n, h, w, c], weights int8 [g p, runs, quads, 16, 4], params int32 [g p, 4, 16], transformed?; out y [n, oh, ow, oc] codes,
-     * int32 or float32.  attrs g, kh, kw, stride h, stride w, dilation h, dilation w, spread h, spread w, top (d), left (d),
-     * zero of x, zero of y, low, high.
-     * A convolution in g groups; p = oc / g rounded up to panels of 16.  x is spread (spread - 1 pixels of zero points between
-     * its own) and surrounded by as many zero points as it takes, top and left of them before it.  A run is what lies side by
-     * side of the kernel: kh runs of kw c/g codes, or, where dilation w is not 1, kh kw runs of c/g; quads = a run / 4 rounded
-     * up, padded with zero weights.  params: for every channel (0) the bias less the zero of x times the sum of its weights, (1)
-     * the same with the zero less 128, (2) the float32 multiplier m, (3) a zero point of the weights. acc = sum of (code - zero
-     * of x) * (w - wzero) + bias;   codes: y = limit(acc * m, low - zero, high - zero) rounded half to even, plus zero; float32:
-     * acc * m;   int32: acc.      Exact while |acc| < 2^31, else modulo 2^32.
+     * in x codes [n, h, w, c], weights int8 [g p, runs, quads, 16, 4], params int32 [g p, 4, 16], transformed?; out y [n, oh, ow,
+     * oc] codes, int32 or float32.  attrs g, kh, kw, stride h, stride w, dilation h, dilation w, spread h, spread w, top (d),
+     * left (d), zero of x, zero of y, low, high. A convolution in g groups; p = oc / g rounded up to panels of 16.  x is spread
+     * (spread - 1 pixels of zero points between its own) and surrounded by as many zero points as it takes, top and left of them
+     * before it.  A run is what lies side by side of the kernel: kh runs of kw c/g codes, or, where dilation w is not 1, kh kw
+     * runs of c/g; quads = a run / 4 rounded up, padded with zero weights.  params: for every channel (0) the bias less the zero
+     * of x times the sum of its weights, (1) the same with the zero less 128, (2) the float32 multiplier m, (3) a zero point of
+     * the weights. acc = sum of (code - zero of x) * (w - wzero) + bias;   codes: y = limit(acc * m, low - zero, high - zero)
+     * rounded half to even, plus zero; float32: acc * m;   int32: acc.      Exact while |acc| < 2^31, else modulo 2^32.
      * transformed: int16 [36, p, c/2, 16, 2], the same weights for Winograd's F(4 x 4, 3 x 3), which some instruction sets use
      * for the same result: G w G^T at place 6 i + j, G = (6 0 0; -4 -4 -4; -4 4 -4; 1 2 4; 1 -2 4; 0 0 12).  Only of a 3 x 3
      * kernel that moves by one in one group, without dilation and spread, c a multiple of 16, the weights of a channel at most
@@ -553,6 +557,12 @@ enum frugal_op {
      * 6 x 6 pixels are transformed (wino_in of isa.h), the product with u at each place is one fmaf chain over the channels, and
      * its output pixels are transformed from the 36 (wino_out); then as CONV. */
     FRUGAL_OP_CONV_WINOGRAD = 92,
-    FRUGAL_OP_COUNT = 96
+
+    /* -- 96..99: text (ops_data.c, ops_linear.c) -- */
+    /* in table [v, k] in W8_P16, W4_P16, W4O_P16 or W8B_P16, scale? float32 [vp] (W8_P16 only), ids (int32 or int64, negative:
+     * from the end); out y float32 ids.dims + [k]: rows of a linear's weights.  (float)(code - zero) * scale, in W4O_P16 +
+     * offset, each operation rounded.  No attrs. */
+    FRUGAL_OP_GATHER_PACKED = 96,
+    FRUGAL_OP_COUNT = 100
 };
 #endif

@@ -19,7 +19,7 @@
 
 #include "frugal.h"
 
-enum { FR_PANEL = 16, FR_BLOCK = 32, FR_W4_BLOCK = 304, FR_MAX_K = 131072 };
+enum { FR_PANEL = 16, FR_BLOCK = 32, FR_W4_BLOCK = 304, FR_W4O_BLOCK = 320, FR_W8B_BLOCK = 544, FR_MAX_K = 131072 };
 
 /* Quantized activations: layouts A8_TOKEN and A8_BLOCK of frugal_plan.h.  kp = k rounded up to 32, nb = kp / 32. */
 typedef struct fr_act8 {
@@ -90,13 +90,13 @@ typedef struct fr_wino_tile {
 } fr_wino_tile;
 typedef struct fr_qwino {
     const fr_wino_tile *tile;
-    int64_t tiles, c;      /* c: a multiple of 16 */
+    int64_t tiles, c;             /* c: a multiple of 16 */
     const uint8_t *const *border; /* six rows of 6 c codes, as x has them, of the zero point */
-    int is_signed;         /* the codes of x are int8 */
-    const int16_t *u;      /* [36][panels][c / 2][16][2] */
-    fr_qconv out;          /* params, n, ldy, dtype, zero, low, high, small */
-    int64_t y_row;         /* bytes from one row of y to the next */
-    void *scratch;         /* fr_wino_scratch(c) bytes */
+    int is_signed;                /* the codes of x are int8 */
+    const int16_t *u;             /* [36][panels][c / 2][16][2] */
+    fr_qconv out;                 /* params, n, ldy, dtype, zero, low, high, small */
+    int64_t y_row;                /* bytes from one row of y to the next */
+    void *scratch;                /* fr_wino_scratch(c) bytes */
 } fr_qwino;
 static inline int64_t fr_wino_scratch(int64_t c) { return 36 * (FR_WINO_TILES * 2 * c + 2 * FR_WINO_TILES * 64); }
 
@@ -156,6 +156,13 @@ struct frugal_isa {
      * scale[i][b] (blocked) or scale[i]; wscale the fp16 value.  Scales are finite halves, subnormals allowed. */
     void (*gemm_w4)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
                     int64_t n, const fr_epilogue *e, void *scratch);
+    /* W4O_P16:  v = 0; for b ascending: u = fmaf(wscale, (float)(sum of code * q), offset * (float)sum[i][b]);
+     * v = fmaf(s, u, v).  Scales and offsets are finite halves. */
+    void (*gemm_w4o)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch);
+    /* W8B_P16:  v = 0; for b ascending: v = fmaf(wscale * s, (float)(dot of block b), v).  Scales are finite halves. */
+    void (*gemm_w8b)(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch);
 
     /* y[i*ldy + j] for i < m, j < n:  v = 0; for every span in order, kk ascending below its n:
      * v = fmaf(x[i*ldx + span.a + kk], b[(j/16)*bp + (span.k + kk)*16 + j%16], v);  then the epilogue (e->ld is that of y). */
@@ -202,7 +209,7 @@ struct frugal_isa {
     void (*scale)(float *y, const float *x, int64_t n, float s);
     fr_rows rows;
 
-    int codes; /* the form of the codes that qconv and qdepth read */
+    int codes;          /* the form of the codes that qconv and qdepth read */
     int64_t quad_bytes; /* of qconv's scratch, see fr_qconv */
     void (*qconv)(const fr_qconv *q);
     /* Depthwise: channel c of pixel i reads code pixel[i] + run[4 k + j] + c for tap j of quad k (runs is 1); no window, no

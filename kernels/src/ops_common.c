@@ -70,6 +70,10 @@ bool fr_layout_bytes(int dtype, int layout, int rank, const int64_t *dims, int64
         return *bytes = np * kp, rank == 2 && dtype == FR_I8;
     case FRUGAL_W4_P16:
         return *bytes = np / FR_PANEL * (kp / FR_BLOCK) * FR_W4_BLOCK, rank == 2 && dtype == FR_U8;
+    case FRUGAL_W4O_P16:
+        return *bytes = np / FR_PANEL * (kp / FR_BLOCK) * FR_W4O_BLOCK, rank == 2 && dtype == FR_U8;
+    case FRUGAL_W8B_P16:
+        return *bytes = np / FR_PANEL * (kp / FR_BLOCK) * FR_W8B_BLOCK, rank == 2 && dtype == FR_U8;
     case FRUGAL_A8_TOKEN:
     case FRUGAL_A8_BLOCK:
         break;

@@ -250,6 +250,74 @@ frugal_status fr_gather_dequantize_run(const fr_call *c) {
     return FRUGAL_OK;
 }
 
+/* ---- GATHER_PACKED ---- */
+
+frugal_status fr_gather_packed_check(const fr_call *c) {
+    const fr_tensor *table = c->in[0], *scale = c->in[1];
+    const bool plain = table->layout == FRUGAL_W4_P16 || table->layout == FRUGAL_W4O_P16 || table->layout == FRUGAL_W8B_P16;
+    FR_DTYPE(c, plain || table->layout == FRUGAL_W8_P16, "the table must be packed integer weights");
+    FR_DTYPE(c, c->out[0]->dtype == FR_F32, "rows of a packed table are float32");
+    FR_SHAPE(c, (scale != NULL) == !plain, "int8 weights need a scale, others must not have one");
+    if (scale)
+        FR_TRY(fr_vector(c, scale, fr_round_up(table->dims[0], FR_PANEL), 1));
+    FR_SHAPE(c, table->dims[1] >= 1, "the rows of a packed table must not be empty");
+    return check_gather_shape(c, table, c->in[2], 0);
+}
+
+/* Half r of those at p. */
+static float half_at(const uint8_t *p, int64_t r) {
+    uint16_t h;
+    memcpy(&h, p + 2 * r, 2);
+    return fr_half_to_float(h);
+}
+
+/* Up to 32 elements of row r of a panel, from one of its blocks. */
+static void unpack4(float *y, const uint8_t *block, int64_t r, int64_t n, bool offsets) {
+    const float scale = half_at(block + 256, r), offset = offsets ? half_at(block + 288, r) : 0.0f;
+    const int zero = offsets ? 0 : block[288 + r];
+    for (int64_t k = 0; k < n; k++) {
+        const int byte = block[k % 16 / 4 * 64 + r * 4 + k % 4];
+        y[k] = (float)((k < 16 ? byte & 15 : byte >> 4) - zero) * scale;
+        if (offsets)
+            y[k] = y[k] + offset;
+    }
+}
+static void unpack8(float *y, const int8_t *block, int64_t r, int64_t n, float scale) {
+    for (int64_t k = 0; k < n; k++)
+        y[k] = (float)block[k / 4 * 64 + r * 4 + k % 4] * scale;
+}
+
+static void gather_packed_range(const void *p, int64_t begin, int64_t end, int32_t thread) {
+    const fr_call *c = p;
+    const fr_tensor *w = c->in[0];
+    const int64_t k = w->dims[1], nb = fr_ceil_div(k, FR_BLOCK);
+    const int64_t bytes = w->layout == FRUGAL_W4_P16    ? FR_W4_BLOCK
+                          : w->layout == FRUGAL_W4O_P16 ? FR_W4O_BLOCK
+                          : w->layout == FRUGAL_W8B_P16 ? FR_W8B_BLOCK
+                                                        : FR_BLOCK * FR_PANEL;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t id = id_at(c->in[2], i), row = id < 0 ? id + w->dims[0] : id, r = row % FR_PANEL;
+        const uint8_t *block = w->data + row / FR_PANEL * nb * bytes;
+        float *y = (float *)(void *)c->out[0]->data + i * k;
+        for (int64_t b = 0; b < nb; b++, block += bytes, y += FR_BLOCK) {
+            const int64_t n = fr_min(FR_BLOCK, k - b * FR_BLOCK);
+            if (w->layout == FRUGAL_W8_P16)
+                unpack8(y, (const int8_t *)block, r, n, ((const float *)(const void *)c->in[1]->data)[row]);
+            else if (w->layout == FRUGAL_W8B_P16)
+                unpack8(y, (const int8_t *)block, r, n, half_at(block + 512, r));
+            else
+                unpack4(y, block, r, n, w->layout == FRUGAL_W4O_P16);
+        }
+    }
+}
+
+frugal_status fr_gather_packed_run(const fr_call *c) {
+    FR_TRY(check_ids(c, c->in[2], 2, c->in[0]->dims[0]));
+    fr_parallel(c, c->in[2]->n, fr_row_grain(c->in[0]->dims[1]), gather_packed_range, c);
+    return FRUGAL_OK;
+}
+
 /* ---- RANGE, DIMS, FILL ---- */
 
 frugal_status fr_range_check(const fr_call *c) {

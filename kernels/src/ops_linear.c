@@ -5,6 +5,10 @@
 static float *floats(const fr_tensor *t) { return t ? (float *)(void *)t->data : NULL; }
 static bool is_act(const fr_tensor *t) { return t->layout == FRUGAL_A8_TOKEN || t->layout == FRUGAL_A8_BLOCK; }
 
+static bool has_codes(const fr_tensor *w) {
+    return w->layout == FRUGAL_W8_P16 || w->layout == FRUGAL_W4_P16 || w->layout == FRUGAL_W4O_P16 || w->layout == FRUGAL_W8B_P16;
+}
+
 /* ---- QUANTIZE_ACT ---- */
 
 frugal_status fr_quantize_act_check(const fr_call *c) {
@@ -56,7 +60,7 @@ static frugal_status check_linear_operands(const fr_call *c) {
     const bool act = is_act(x);
     FR_DTYPE(c, act || x->dtype == FR_F32, "the input of a linear must be float32 or quantized activations");
     FR_DTYPE(c, y->dtype == FR_F32 || y->layout == FRUGAL_A8_BLOCK, "the output of a linear is float32 or quantized in blocks");
-    FR_DTYPE(c, act == (w->layout == FRUGAL_W8_P16 || w->layout == FRUGAL_W4_P16), "these weights do not go with this input");
+    FR_DTYPE(c, act == has_codes(w), "these weights do not go with this input");
     FR_SHAPE(c, x->rank >= 1 && x->rank == y->rank, "input and output of a linear must have one rank");
     const int32_t last = x->rank - 1;
     for (int32_t a = 0; a < last; a++) {
@@ -160,6 +164,10 @@ static void linear_part(const linear_job *j, float *y, int64_t ldy, int64_t m0, 
                         0, p1 - p0, cols, &e, scratch);
     } else if (w->layout == FRUGAL_W4_P16) {
         c->isa->gemm_w4(y, ldy, &a, 0, m1 - m0, w->data + p0 * nb * FR_W4_BLOCK, 0, p1 - p0, cols, &e, scratch);
+    } else if (w->layout == FRUGAL_W4O_P16) {
+        c->isa->gemm_w4o(y, ldy, &a, 0, m1 - m0, w->data + p0 * nb * FR_W4O_BLOCK, 0, p1 - p0, cols, &e, scratch);
+    } else if (w->layout == FRUGAL_W8B_P16) {
+        c->isa->gemm_w8b(y, ldy, &a, 0, m1 - m0, w->data + p0 * nb * FR_W8B_BLOCK, 0, p1 - p0, cols, &e, scratch);
     } else if (is_half(w)) {
         half_part(j, y, ldy, floats(c->in[0]) + m0 * j->k, m1 - m0,
                   (const uint16_t *)(const void *)w->data + p0 * FR_PANEL * j->k, cols, &e, (float *)(void *)scratch);

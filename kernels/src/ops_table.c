@@ -222,4 +222,5 @@ const fr_op fr_ops[FRUGAL_OP_COUNT] = {
                                  DO(conv_winograd),
                                  .scratch = fr_conv_winograd_scratch,
                                  .operations = fr_conv_winograd_operations},
+    [FRUGAL_OP_GATHER_PACKED] = {.name = "gather_packed", IN(3, 3, 1), .required = 5, .attrs = "", DO(gather_packed)},
 };

@@ -172,6 +172,8 @@ static bool kind_allows_layout(const frugal_plan_tensor *t) {
     case FRUGAL_F32_P16:
     case FRUGAL_W8_P16:
     case FRUGAL_W4_P16:
+    case FRUGAL_W4O_P16:
+    case FRUGAL_W8B_P16:
     case FRUGAL_F16_P16:
     case FRUGAL_BF16_P16:
         return t->kind == FRUGAL_TENSOR_CONST;
@@ -312,6 +314,8 @@ static bool layout_allowed(uint16_t op, bool output, uint32_t i, uint8_t layout)
     if (op == FRUGAL_OP_LINEAR && !output && i == 0)
         return act || layout == FRUGAL_PLAIN;
     if (op == FRUGAL_OP_LINEAR && !output && i == 1)
+        return !act && layout != FRUGAL_PLAIN;
+    if (op == FRUGAL_OP_GATHER_PACKED && !output && i == 0)
         return !act && layout != FRUGAL_PLAIN;
     if ((op == FRUGAL_OP_RECURRENT || op == FRUGAL_OP_CONV) && !output && i == 1)
         return layout == FRUGAL_F32_P16 || layout == FRUGAL_PLAIN;

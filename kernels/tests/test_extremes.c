@@ -20,7 +20,7 @@ enum { N = 17, PANELS = 2 };
 typedef struct operands {
     int64_t m, kp, nb;
     int8_t *q, *w8;
-    uint8_t *w4;
+    uint8_t *w4, *w4o, *w8b;
     int32_t *sum;
     float *scale, *wscale;
 } operands;
@@ -28,6 +28,7 @@ static operands make_operands(int64_t m, int64_t kp) {
     const int64_t nb = kp / FR_BLOCK;
     operands o = {.m = m, .kp = kp, .nb = nb};
     o.q = alloc((size_t)(m * kp)), o.w8 = alloc((size_t)(PANELS * 16 * kp)), o.w4 = alloc((size_t)(PANELS * nb * FR_W4_BLOCK));
+    o.w4o = alloc((size_t)(PANELS * nb * FR_W4O_BLOCK)), o.w8b = alloc((size_t)(PANELS * nb * FR_W8B_BLOCK));
     o.sum = alloc((size_t)(m * nb) * 4), o.scale = alloc((size_t)(m * nb) * 4), o.wscale = alloc(PANELS * 64);
     for (int64_t i = 0; i < m * nb; i++) {
         o.scale[i] = 1.0f;
@@ -37,7 +38,9 @@ static operands make_operands(int64_t m, int64_t kp) {
     }
     return o;
 }
-static void free_operands(operands *o) { free(o->q), free(o->w8), free(o->w4), free(o->sum), free(o->scale), free(o->wscale); }
+static void free_operands(operands *o) {
+    free(o->q), free(o->w8), free(o->w4), free(o->w4o), free(o->w8b), free(o->sum), free(o->scale), free(o->wscale);
+}
 
 /* zero: 0, 15, or both in turns. */
 static void fill(operands *o, int tokens, int weights, int zero) {
@@ -62,16 +65,30 @@ static void fill(operands *o, int tokens, int weights, int zero) {
             block[256 + 2 * r] = 0, block[257 + 2 * r] = 0x3c; /* 1 */
             block[288 + r] = (uint8_t)(zero == 2 ? r % 2 * 15 : zero * 15);
         }
+        uint8_t *more = o->w4o + b * FR_W4O_BLOCK, *eight = o->w8b + b * FR_W8B_BLOCK;
+        memcpy(more, block, 288);
+        memcpy(eight, o->w8 + b * 512, 512);
+        memcpy(eight + 512, block + 256, 32);
+        for (int r = 0; r < 16; r++) { /* the offset: 0, -15, or both in turns */
+            const uint16_t h = block[288 + r] ? 0xcb80 : 0;
+            memcpy(more + 288 + 2 * r, &h, 2);
+        }
     }
 }
 
-static void run_product(const frugal_isa *isa, const operands *o, int four, int blocked, float *y) {
+enum { FORMS = 4 };
+static const char *const FORM[FORMS] = {"gemm_w8", "gemm_w4", "gemm_w4o", "gemm_w8b"};
+static void run_product(const frugal_isa *isa, const operands *o, int form, int blocked, float *y) {
     const fr_act8 a = {o->q, o->scale, o->sum, o->m, o->kp, blocked};
     const fr_epilogue e = {0};
     void *scratch = alloc(isa->scratch_bytes(o->m, o->kp));
     memset(y, 0, (size_t)(o->m * N) * 4);
-    if (four) {
+    if (form == 1) {
         isa->gemm_w4(y, N, &a, 0, o->m, o->w4, 0, PANELS, N, &e, scratch);
+    } else if (form == 2) {
+        isa->gemm_w4o(y, N, &a, 0, o->m, o->w4o, 0, PANELS, N, &e, scratch);
+    } else if (form == 3) {
+        isa->gemm_w8b(y, N, &a, 0, o->m, o->w8b, 0, PANELS, N, &e, scratch);
     } else {
         isa->gemm_w8(y, N, &a, 0, o->m, o->w8, o->wscale, 0, PANELS, N, &e, scratch);
     }
@@ -93,7 +110,7 @@ static void test_products(int64_t m, int64_t kp, int step) {
     float *want = alloc((size_t)(m * N) * 4), *got = alloc((size_t)(m * N) * 4);
     for (int c = 0; c < PATTERNS * PATTERNS; c += step) {
         fill(&o, c / PATTERNS, c % PATTERNS, c % 3);
-        for (int form = 0; form < 4; form++) {
+        for (int form = 0; form < 2 * FORMS; form++) {
             run_product(fr_isa_scalar, &o, form / 2, form % 2, want);
             if (form == 0) {
                 check_sum(&o, want);
@@ -101,7 +118,7 @@ static void test_products(int64_t m, int64_t kp, int step) {
             for (uint32_t i = 0; frugal_isa_list(i); i++) {
                 const frugal_isa *isa = frugal_isa_find(frugal_isa_list(i));
                 run_product(isa, &o, form / 2, form % 2, got);
-                check(!memcmp(want, got, (size_t)(m * N) * 4), form < 2 ? "gemm_w8" : "gemm_w4", isa->name, m, kp, c);
+                check(!memcmp(want, got, (size_t)(m * N) * 4), FORM[form / 2], isa->name, m, kp, c);
             }
         }
     }

@@ -28,13 +28,14 @@ static int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step
 
 /* ---- matrix products ---- */
 
-enum { F32, W8, W4 };
+enum { F32, W8, W4, W4O, W8B };
+static const char *const PRODUCT[] = {"gemm_f32", "gemm_w8", "gemm_w4", "gemm_w4o", "gemm_w8b"};
 typedef struct problem {
     int kind, blocked, in_place;
     int64_t m, n, k, kp, nb, np, ldy;
     float *a, *b, *wscale, *bias, *residual, *y0; /* y0: what the result buffer holds before */
     int8_t *q, *w8;
-    uint8_t *w4;
+    uint8_t *w4, *w4o, *w8b;
     float *scale, alpha;
     int32_t *sum;
     int act;
@@ -53,6 +54,24 @@ static uint8_t zero4(int style) {
 static uint16_t half_scale(int style) {
     static const uint16_t odd[8] = {0x0000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x8001, 0x83ff};
     return (uint16_t)(style == 3 ? odd[upto(8)] : 0x1400 + upto(0x1000));
+}
+
+/* The same codes with offsets, and int8 codes in blocks. */
+static void make_blocks(problem *p, int style) {
+    const int64_t blocks = p->np / 16 * p->nb;
+    p->w4o = alloc((size_t)(blocks * FR_W4O_BLOCK));
+    p->w8b = alloc((size_t)(blocks * FR_W8B_BLOCK));
+    for (int64_t i = 0; i < blocks; i++) {
+        uint8_t *block = p->w4o + i * FR_W4O_BLOCK;
+        memcpy(block, p->w4 + i * FR_W4_BLOCK, 288);
+        for (int j = 0; j < 16; j++) {
+            uint16_t h = (uint16_t)(half_scale(style) ^ (upto(2) << 15));
+            memcpy(block + 288 + 2 * j, &h, 2);
+            h = half_scale(style);
+            memcpy(p->w8b + i * FR_W8B_BLOCK + 512 + 2 * j, &h, 2);
+        }
+        memcpy(p->w8b + i * FR_W8B_BLOCK, p->w8 + i * 512, 512);
+    }
 }
 
 static void make_weights(problem *p) {
@@ -74,6 +93,7 @@ static void make_weights(problem *p) {
             block[288 + j] = zero4(style);
         }
     }
+    make_blocks(p, style);
     p->b = floats(p->np * p->k, 1.0f);
 }
 
@@ -116,7 +136,7 @@ static problem make_problem(int kind, int64_t m, int64_t n, int64_t k) {
     return p;
 }
 static void free_problem(problem *p) {
-    void *all[] = {p->a, p->b, p->wscale, p->bias, p->residual, p->y0, p->q, p->w8, p->w4, p->scale, p->sum};
+    void *all[] = {p->a, p->b, p->wscale, p->bias, p->residual, p->y0, p->q, p->w8, p->w4, p->w4o, p->w8b, p->scale, p->sum};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(all[i]);
     }
@@ -131,6 +151,10 @@ static void run_part(const frugal_isa *isa, const problem *p, float *y, const fr
         isa->gemm_w8(y, p->ldy, &a, m0, m1, p->w8, p->wscale, p0, p1, p->n, e, scratch);
     } else if (p->kind == W4) {
         isa->gemm_w4(y, p->ldy, &a, m0, m1, p->w4, p0, p1, p->n, e, scratch);
+    } else if (p->kind == W4O) {
+        isa->gemm_w4o(y, p->ldy, &a, m0, m1, p->w4o, p0, p1, p->n, e, scratch);
+    } else if (p->kind == W8B) {
+        isa->gemm_w8b(y, p->ldy, &a, m0, m1, p->w8b, p0, p1, p->n, e, scratch);
     } else {
         int64_t n = (p1 * 16 < p->n ? p1 * 16 : p->n) - p0 * 16;
         fr_epilogue part = *e;
@@ -154,6 +178,11 @@ static float *run(const frugal_isa *isa, const problem *p, int64_t ms, int64_t p
     return y;
 }
 
+static double half_in(const uint8_t *at, int64_t r) {
+    uint16_t h;
+    memcpy(&h, at + 2 * (r % 16), 2);
+    return (double)fr_half_to_float(h);
+}
 /* The same result in double from the layouts' definitions, checked loosely: it catches a wrong formula, not a wrong bit. */
 static double naive(const problem *p, int64_t i, int64_t r) {
     double v = 0;
@@ -165,12 +194,14 @@ static double naive(const problem *p, int64_t i, int64_t r) {
             w = (double)(p->m % 2 == 0 ? p->b[r / 16 * 16 * p->k + k * 16 + r % 16] : p->b[k * p->np + r]) * (double)p->alpha;
         } else if (p->kind == W8) {
             w = (double)p->w8[r / 16 * 16 * p->kp + k / 4 * 64 + r % 16 * 4 + k % 4] * (double)p->wscale[r];
+        } else if (p->kind == W8B) {
+            const uint8_t *block = p->w8b + (r / 16 * p->nb + k / 32) * FR_W8B_BLOCK;
+            w = half_in(block + 512, r) * (int8_t)block[k % 32 / 4 * 64 + r % 16 * 4 + k % 4];
         } else {
             const uint8_t *block = p->w4 + (r / 16 * p->nb + k / 32) * FR_W4_BLOCK;
             int byte = block[k % 16 / 4 * 64 + r % 16 * 4 + k % 4], code = k % 32 < 16 ? byte & 15 : byte >> 4;
-            uint16_t h;
-            memcpy(&h, block + 256 + 2 * (r % 16), 2);
-            w = (double)fr_half_to_float(h) * (code - block[288 + r % 16]);
+            w = half_in(block + 256, r) * (code - (p->kind == W4 ? block[288 + r % 16] : 0));
+            w += p->kind == W4O ? half_in(p->w4o + (r / 16 * p->nb + k / 32) * FR_W4O_BLOCK + 288, r) : 0;
         }
         v += w * x * s;
     }
@@ -188,10 +219,11 @@ static void check_naive(const problem *p, const float *y) {
             size = larger(size, fabs((double)p->a[i * p->k + k]));
         }
         size = larger(size, fabs(want));
-        for (int64_t b = 0; p->kind == W4 && b < p->nb; b++) {
-            uint16_t h;
-            memcpy(&h, p->w4 + (r / 16 * p->nb + b) * FR_W4_BLOCK + 256 + 2 * (r % 16), 2);
-            size = larger(size, fabs((double)fr_half_to_float(h)) * 15 * 4096);
+        for (int64_t b = 0; p->kind >= W4 && b < p->nb; b++) {
+            const int64_t at = r / 16 * p->nb + b;
+            size = larger(size, fabs(half_in(p->w4 + at * FR_W4_BLOCK + 256, r)) * 15 * 4096);
+            size = larger(size, p->kind == W4O ? fabs(half_in(p->w4o + at * FR_W4O_BLOCK + 288, r)) * 4096 : 0);
+            size = larger(size, p->kind == W8B ? fabs(half_in(p->w8b + at * FR_W8B_BLOCK + 512, r)) * 127 * 4096 : 0);
         }
         check(want != want || fabs(got - want) <= 3e-5 * size * sqrt((double)p->k), "naive product", "scalar", p->kind, i, r);
     }
@@ -205,7 +237,7 @@ static void test_product(int kind, int64_t m, int64_t n, int64_t k) {
         const frugal_isa *isa = frugal_isa_find(frugal_isa_list(i));
         for (int whole = 0; whole < 2; whole++) {
             float *y = run(isa, &p, whole ? m : upto(m + 1), whole ? p.np / 16 : upto(p.np / 16 + 1));
-            check(same(want, y, m * p.ldy), kind == F32 ? "gemm_f32" : kind == W8 ? "gemm_w8" : "gemm_w4", isa->name, m, n, k);
+            check(same(want, y, m * p.ldy), PRODUCT[kind], isa->name, m, n, k);
             free(y);
         }
     }
@@ -214,7 +246,7 @@ static void test_product(int kind, int64_t m, int64_t n, int64_t k) {
 }
 
 static void test_products(void) {
-    for (int kind = F32; kind <= W4; kind++) {
+    for (int kind = F32; kind <= W8B; kind++) {
         for (int64_t m = 1; m <= 26; m++) {
             for (int t = 0; t < 6; t++) {
                 test_product(kind, m, 1 + upto(t == 0 ? 200 : 90), 1 + upto(t < 2 ? 40 : 200));

@@ -864,13 +864,13 @@ typedef struct weights {
 } weights;
 
 static int weight_dtype(int layout) {
-    static const int dtypes[] = {[FRUGAL_F32_P16] = FR_F32,
-                                 [FRUGAL_W8_P16] = FR_I8,
-                                 [FRUGAL_W4_P16] = FR_U8,
-                                 [FRUGAL_F16_P16] = FR_F16,
+    static const int dtypes[] = {[FRUGAL_F32_P16] = FR_F32,  [FRUGAL_W8_P16] = FR_I8,  [FRUGAL_W4_P16] = FR_U8,
+                                 [FRUGAL_W4O_P16] = FR_U8,   [FRUGAL_W8B_P16] = FR_U8, [FRUGAL_F16_P16] = FR_F16,
                                  [FRUGAL_BF16_P16] = FR_BF16};
     return dtypes[layout];
 }
+
+static int64_t block_bytes(int layout) { return layout == FRUGAL_W4_P16 ? 304 : layout == FRUGAL_W4O_P16 ? 320 : 544; }
 
 static weights make_weights(int layout, int64_t n, int64_t k) {
     weights w = {.n = n, .k = k, .np = (n + 15) / 16 * 16, .kp = (k + 31) / 32 * 32};
@@ -878,7 +878,7 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
     w.bytes = (uint64_t)(layout == FRUGAL_F32_P16  ? 4 * w.np * k
                          : half                    ? 2 * w.np * k
                          : layout == FRUGAL_W8_P16 ? w.np * w.kp
-                                                   : w.np / 16 * (w.kp / 32) * 304);
+                                                   : w.np / 16 * (w.kp / 32) * block_bytes(layout));
     w.packed = alloc(w.bytes);
     memset(w.packed, 0, w.bytes);
     w.scale = floats(w.np);
@@ -890,6 +890,13 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
             w.packed[p * 304 + 288 + r] = 8;
         }
         memset(w.packed + p * 304, 0x88, 256); /* padding: the code of the zero point */
+    }
+    for (int64_t p = 0; (layout == FRUGAL_W4O_P16 || layout == FRUGAL_W8B_P16) && p < w.np / 16 * (w.kp / 32); p++) {
+        for (int r = 0; r < 32; r++) { /* scales, or scales and offsets */
+            const uint16_t s = (uint16_t)(half_of_power((int)(rnd() % 5) - 6) | (r < 16 ? 0 : rnd() % 2 << 15));
+            if (layout == FRUGAL_W4O_P16 || r < 16)
+                memcpy(w.packed + p * block_bytes(layout) + (layout == FRUGAL_W4O_P16 ? 256 : 512) + 2 * r, &s, 2);
+        }
     }
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j < k; j++) {
@@ -910,12 +917,21 @@ static weights make_weights(int layout, int64_t n, int64_t k) {
             } else if (layout == FRUGAL_W8_P16) {
                 w.packed[((p * (w.kp / 4) + j / 4) * 16 + r) * 4 + j % 4] = (uint8_t)(int8_t)q;
                 *real = q * (double)w.scale[i];
-            } else {
-                uint8_t *block = w.packed + (p * (w.kp / 32) + j / 32) * 304, *byte = block + j % 16 / 4 * 64 + 4 * r + j % 4;
-                *byte = (uint8_t)(j % 32 < 16 ? (*byte & 0xf0) | code : (*byte & 0x0f) | code << 4);
+            } else if (layout == FRUGAL_W8B_P16) {
+                uint8_t *block = w.packed + (p * (w.kp / 32) + j / 32) * 544;
+                block[j % 32 / 4 * 64 + r * 4 + j % 4] = (uint8_t)(int8_t)q;
                 uint16_t s;
+                memcpy(&s, block + 512 + 2 * r, 2);
+                *real = q * (double)fr_half_to_float(s);
+            } else {
+                uint8_t *block = w.packed + (p * (w.kp / 32) + j / 32) * block_bytes(layout),
+                        *byte = block + j % 16 / 4 * 64 + 4 * r + j % 4;
+                *byte = (uint8_t)(j % 32 < 16 ? (*byte & 0xf0) | code : (*byte & 0x0f) | code << 4);
+                uint16_t s, o = 0;
                 memcpy(&s, block + 256 + 2 * r, 2);
-                *real = (code - 8) * (double)fr_half_to_float(s);
+                if (layout == FRUGAL_W4O_P16)
+                    memcpy(&o, block + 288 + 2 * r, 2);
+                *real = (code - (layout == FRUGAL_W4_P16 ? 8 : 0)) * (double)fr_half_to_float(s) + (double)fr_half_to_float(o);
             }
         }
     }
@@ -988,6 +1004,44 @@ static void test_linear(void) {
         linear_case(FRUGAL_W8_P16, FRUGAL_A8_TOKEN, 0.011f, m, n, k, 0, 0, FRUGAL_U_RELU);
         linear_case(FRUGAL_W4_P16, FRUGAL_A8_BLOCK, 0, m, n, k, 1, odd, FRUGAL_U_SILU);
         linear_case(FRUGAL_W4_P16, FRUGAL_A8_TOKEN, 0, m, n, k, odd, 1, FRUGAL_U_COPY);
+        linear_case(FRUGAL_W4O_P16, FRUGAL_A8_BLOCK, 0, m, n, k, odd, 1, FRUGAL_U_COPY);
+        linear_case(FRUGAL_W4O_P16, FRUGAL_A8_TOKEN, 0, m, n, k, 1, odd, FRUGAL_U_GELU);
+        linear_case(FRUGAL_W8B_P16, FRUGAL_A8_BLOCK, 0, m, n, k, !odd, odd, FRUGAL_U_COPY);
+        linear_case(FRUGAL_W8B_P16, FRUGAL_A8_TOKEN, 0, m, n, k, odd, 0, FRUGAL_U_RELU);
+    }
+}
+
+/* Rows of packed weights, exact to the rounding of one addition; an id outside is refused. */
+static void gather_packed_case(int layout, int64_t n, int64_t k) {
+    weights w = make_weights(layout, n, k);
+    enum { IDS = 5 };
+    const int64_t ids[IDS] = {0, n - 1, -n, n / 2, -1};
+    float *y = alloc((size_t)(IDS * k) * 4);
+    for (int bad = 0; bad < 2; bad++) {
+        int64_t used[IDS];
+        memcpy(used, ids, sizeof ids);
+        used[3] = bad ? n : used[3];
+        pb *p = pb_new();
+        const int32_t ti = pb_input(p, FR_I64, PB_LIST(IDS)), ty = pb_output(p, FR_F32, PB_LIST(IDS, k));
+        const int32_t tw = pb_const(p, weight_dtype(layout), layout, PB_LIST(n, k), w.packed, w.bytes);
+        const int32_t ts = pb_const(p, FR_F32, 0, PB_LIST(w.np), w.scale, (uint64_t)w.np * 4);
+        pb_step(p, FRUGAL_OP_GATHER_PACKED, PB_LIST(tw, layout == FRUGAL_W8_P16 ? ts : -1, ti), PB_LIST(ty), PB_NONE);
+        io t = {.dims = {IDS}, .in = {used}, .out = {y}, .out_bytes = {(size_t)(IDS * k) * 4}};
+        CHECK(run_plan(p, &t) == (bad ? FRUGAL_BAD_INPUT : FRUGAL_OK));
+        int ok = 1;
+        for (int64_t i = 0; !bad && i < IDS * k; i++)
+            ok = ok && y[i] == (float)w.real[(ids[i / k] + n) % n * k + i % k];
+        CHECK(ok);
+    }
+    free(w.packed), free(w.scale), free(w.real), free(y);
+}
+
+static void test_gather_packed(void) {
+    for (int i = 0; i < 4; i++) {
+        const int layout = (const int[]){FRUGAL_W8_P16, FRUGAL_W4_P16, FRUGAL_W4O_P16, FRUGAL_W8B_P16}[i];
+        gather_packed_case(layout, 40, 64);
+        gather_packed_case(layout, 17, 33);
+        gather_packed_case(layout, 1, 1);
     }
 }
 
@@ -1034,6 +1088,8 @@ static void test_quantized_result(void) {
         quantized_result_case(FRUGAL_F16_P16, m, n, k, FRUGAL_U_GELU);
         quantized_result_case(FRUGAL_W8_P16, m, n, k, FRUGAL_U_GELU);
         quantized_result_case(FRUGAL_W4_P16, m, n, k, FRUGAL_U_RELU);
+        quantized_result_case(FRUGAL_W4O_P16, m, n, k, FRUGAL_U_SILU);
+        quantized_result_case(FRUGAL_W8B_P16, m, n, k, FRUGAL_U_COPY);
     }
 }
 
@@ -2033,6 +2089,7 @@ int main(int argc, char **argv) {
     test_norm();
     test_linear();
     test_quantized_result();
+    test_gather_packed();
     test_matmul();
     test_attention();
     test_attention_padding();

@@ -28,6 +28,28 @@ def test_w4_literal_bytes() -> None:
     assert packed[288:290].tolist() == [9, 0]
 
 
+def halves(packed: np.ndarray, at: int, row: int) -> bytes:
+    return packed[at + 2 * row :][:2].tobytes()
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (16, 32), (17, 33), (40, 100)])
+def test_blocks_with_offsets_and_of_8_bits(n: int, k: int) -> None:
+    rng = np.random.default_rng(n * k + 1)
+    nb = pack.round_up(k, 32) // 32
+    w4, w8 = rng.integers(0, 16, (n, k), dtype=np.uint8), rng.integers(-127, 128, (n, k), dtype=np.int8)
+    scale, offset = (rng.uniform(-1, 1, (n, nb)).astype(np.float16) for _ in range(2))
+    p4, p8 = pack.pack_w4o(w4, scale, offset).reshape(-1), pack.pack_w8b(w8, scale).reshape(-1)
+    assert [p4.size, p8.size] == [pack.packed_bytes(layout, n, k) for layout in (Layout.W4O_P16, Layout.W8B_P16)]
+    for r in range(n):
+        for i in range(k):
+            four, eight = ((r // 16 * nb + i // 32) * size for size in (320, 544))
+            byte = p4[four + 64 * (i % 16 // 4) + 4 * (r % 16) + i % 4]
+            assert (byte >> 4 if i % 32 >= 16 else byte & 15) == w4[r, i]
+            assert p8[eight + 64 * (i % 32 // 4) + 4 * (r % 16) + i % 4].view(np.int8) == w8[r, i]
+            assert halves(p4, four + 256, r % 16) == halves(p8, eight + 512, r % 16) == scale[r, i // 32].tobytes()
+            assert halves(p4, four + 288, r % 16) == offset[r, i // 32].tobytes()
+
+
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (16, 32), (17, 33), (40, 100)])
 def test_every_element_lies_where_the_header_says(n: int, k: int) -> None:
     rng = np.random.default_rng(n * k)

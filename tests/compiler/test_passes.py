@@ -401,3 +401,48 @@ def test_products_that_are_no_gather(odd: str) -> None:
     codes = np.arange(7) + (odd == "codes")
     hot = b.op("Cast", b.op("Equal", ids, b.const(codes, np.int64)), to=int(TensorProto.FLOAT))
     assert counts(b.model(b.op("MatMul", hot, b.const(table))))[Op.LINEAR] == 1
+
+
+@pytest.mark.parametrize("form", ["int8 in blocks", "int8 a row", "int8 a row, block"])
+def test_tied_embedding_is_one_table(form: str) -> None:
+    """Rows of a table that is also the weight of a linear: read from its packed form, to the bit."""
+    b = Builder(24)
+    ids, x = b.input("ids", ["n"], TensorProto.INT64), b.input("x", ["n", 64])
+    groups = 2 if form == "int8 in blocks" else 1
+    codes = b.const(RNG.integers(-127, 128, (50, 64)), np.int8)
+    scales = RNG.uniform(0.001, 0.1, (50, groups)).astype(np.float16).astype(np.float32)
+    scale = b.const(scales)
+    block = {"axis": -1, "block_size": 64 // groups}
+    row = b.op("DequantizeLinear", b.op("Gather", codes, ids), b.op("Gather", scale, ids), **block)
+    if form == "int8 a row":
+        weight = b.op("DequantizeLinear", codes, b.const(scales[:, 0]), axis=0)
+    else:
+        weight = b.op("DequantizeLinear", codes, scale, axis=1, block_size=64 // groups)
+    model = b.model(row, b.op("MatMul", x, b.op("Transpose", weight, perm=[1, 0])))
+    assert counts(model) == {Op.GATHER_PACKED: 1, Op.QUANTIZE_ACT: 1, Op.LINEAR: 1}
+    feeds = {"ids": RNG.integers(-50, 50, 7), "x": normal(7, 64)}
+    (rows, want), (got_rows, got) = run_onnxruntime(model, feeds), run_frugal(model, feeds)
+    np.testing.assert_array_equal(got_rows, rows)
+    np.testing.assert_allclose(got, want, rtol=0, atol=0.02 * np.abs(want).max())  # of 8-bit activations
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_offsets_become_part_of_the_weights(exact: bool) -> None:
+    """Blocks with offsets, written as a second product of the sums of x; where fp16 does not hold them it stays."""
+    b = Builder(24)
+    x = b.input("x", ["n", 96])
+    codes = RNG.integers(0, 16, (40, 96))
+    packed = b.tensor(TensorProto.UINT4, (40, 96), codes.reshape(-1))
+    scale, offset = (RNG.uniform(0.01, 0.1, (40, 3)).astype(np.float16).astype(np.float32) for _ in range(2))
+    offset = (-7.5 * offset).astype(np.float16).astype(np.float32) + (0 if exact else 1e-6)
+    weight = b.op("DequantizeLinear", packed, b.const(scale), axis=1, block_size=32)
+    product = b.op("MatMul", x, b.op("Transpose", weight, perm=[1, 0]))
+    sums = b.op("ReduceSum", b.op("Reshape", x, b.const([0, 3, 32], np.int64)), b.const([-1], np.int64), keepdims=0)
+    model = b.model(b.op("Add", product, b.op("MatMul", sums, b.const(offset.T))))
+    found = counts(model)
+    assert (found[Op.LINEAR], found[Op.REDUCE]) == ((1, 0) if exact else (2, 1))
+    feeds = {"x": normal(9, 96)}
+    real = codes * np.repeat(scale, 32, 1) + np.repeat(offset, 32, 1)
+    want = feeds["x"] @ real.T.astype(np.float32)
+    (got,) = run_frugal(model, feeds)
+    np.testing.assert_allclose(got, want, rtol=0, atol=0.02 * np.abs(want).max())  # of 8-bit activations

@@ -115,7 +115,7 @@ def test_quantized_weights_are_kept(tmp_path: Path, embed: str) -> None:
 
 
 def test_8_bit_activations_meet_centred_codes(tmp_path: Path) -> None:
-    """The pass center_offsets: Q4_1's codes around their middle, so that what 8-bit activations miss is small."""
+    """The pass take_offsets: activations of 8 bits meet Q4_1's whole weights, not its codes, whose mean is 7.5."""
     source, values = quantized_llama(tmp_path / "q.gguf")
     floats = {n: (0, w.shape, w.astype("<f4").tobytes()) for n, w in values.items()}
     want = growing(
@@ -134,7 +134,7 @@ def test_8_bit_activations_meet_centred_codes(tmp_path: Path) -> None:
     centred = error(frugal.compile(model))
     passes = frugal.compiler.passes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "OPTIMIZING", tuple(p for p in passes.OPTIMIZING if p.__name__ != "center_offsets"))
+        patch.setattr(passes, "OPTIMIZING", tuple(p for p in passes.OPTIMIZING if p.__name__ != "take_offsets"))
         plain = error(frugal.compile(model))
     assert centred < 0.7 * plain
 

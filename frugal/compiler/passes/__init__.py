@@ -9,7 +9,7 @@ from .activations import quantize_activations
 from .attention import join_qkv
 from .common import merge_equal_steps, skip_expands
 from .convolution import fuse_convolutions
-from .embedding import gather_dequantize
+from .embedding import gather_dequantize, tie_tables
 from .epilogue import fuse_epilogues
 from .gelu import fuse_activations
 from .half_storage import store_halves
@@ -20,7 +20,7 @@ from .kept_rotary import turn_kept_keys
 from .last_token import keep_last_token
 from .layout import choose_layouts
 from .norm import fuse_norms, fuse_residual_norms
-from .offsets import center_offsets
+from .offsets import take_offsets
 from .one_hot import gather_one_hot
 from .planes import read_planes
 from .spelled_attention import fuse_spelled_attention
@@ -33,7 +33,8 @@ OPTIMIZING: tuple[Callable[[Graph], None], ...] = (
     merge_equal_steps,
     skip_expands,
     gather_dequantize,
-    center_offsets,
+    take_offsets,
+    tie_tables,
     fuse_integer_scales,
     gather_one_hot,
     fuse_activations,

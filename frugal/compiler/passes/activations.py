@@ -3,7 +3,7 @@
 1. A linear with int8 or int4 weights reads QUANTIZE_ACT(x); linears of the same x share it.
 2. Where x is DequantizeLinear(QuantizeLinear(y)) with one constant scale and zero point 0 (a static int8 graph), it reads
    QUANTIZE_ACT(y, scale): the codes of the graph itself (codes of -128, which QuantizeLinear may give, become -127).
-3. int8 weights get their scales as an operand, padded to whole panels.
+3. int8 weights with one scale a row get their scales as an operand, padded to whole panels; so does GATHER_PACKED of them.
 4. A linear whose result is only read by QUANTIZE_ACT in blocks gives the quantized result itself.
 """
 
@@ -22,6 +22,9 @@ def quantize_activations(graph: Graph, activations: str) -> None:
     find = Matcher(graph)
     made: dict[tuple[Tensor, Layout, Step | None], Tensor] = {}
     for step in list(graph.steps):
+        table = step.inputs[0] if step.op == Op.GATHER_PACKED else None
+        if table is not None and table.layout == Layout.W8_P16:
+            step.inputs[1] = _scales(table)
         weight = step.inputs[1] if step.op == Op.LINEAR else None
         if weight is None or weight.weight is None or weight.layout in FLOATS:
             continue

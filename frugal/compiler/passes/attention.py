@@ -64,7 +64,8 @@ def stack(weights: Sequence[Weight]) -> Weight:
         return np.concatenate([getattr(w, name) for w in weights])
 
     zero = joined("zero") if layout == Layout.W4_P16 else None
-    return Weight(layout, n, k, codes=joined("codes"), scale=joined("scale"), zero=zero)
+    offset = joined("offset") if layout == Layout.W4O_P16 else None
+    return Weight(layout, n, k, codes=joined("codes"), scale=joined("scale"), zero=zero, offset=offset)
 
 
 def _biases(steps: Sequence[Step], weights: Sequence[Weight], n: int) -> Tensor | None:

@@ -1,8 +1,10 @@
 """Weights in blocks with offsets (GGUF's Q4_1 and Q4_K): w = d q + o, written as two products.
 
-1. linear(x, d q) + linear(sums of x over blocks of 32, o), q in 0..15 without zero points: the codes get the zero point 8, and o
-   becomes o + 8 d (float32).  The sum is the same; but 8-bit activations x' enter the first product only, and what they miss,
-   x' - x, then meets d (q - 8), which is centred, and no longer d q, whose mean is 7.5 d.
+1. linear(x, d q) + linear(sums of x over blocks of 32, o), q in 0..15 without zero points, o that fp16 holds: one linear with
+   weights d q + o (W4O_P16).
+2. Where fp16 does not hold o: the codes get the zero point 8, and o becomes o + 8 d (float32).  The sum is the same; but 8-bit
+   activations x' enter the first product only, and what they miss, x' - x, then meets d (q - 8), which is centred, and no longer
+   d q, whose mean is 7.5 d.
 """
 
 from __future__ import annotations
@@ -13,21 +15,39 @@ import numpy as np
 
 from ..ir import Binary, Graph, Layout, Op, Reduce, Step, Tensor, Weight
 from ..pack import BLOCK
+from .epilogue import replace_follower
 from .match import Matcher
 
 CENTRE = 8
 
 
-def center_offsets(graph: Graph) -> None:
+def take_offsets(graph: Graph) -> None:
     find = Matcher(graph)
-    for step in graph.steps:
+    for step in list(graph.steps):
         if not step.is_binary(Binary.ADD):
             continue
         for codes, offsets in (step.inputs, step.inputs[::-1]):
             first, second = find.step(codes, Op.LINEAR), find.step(offsets, Op.LINEAR)
             if first is not None and second is not None and _belong(find, first, second):
-                _center(find, first, second)
+                if not _join(graph, find, first, second, step):
+                    _center(find, first, second)
                 break
+
+
+def _join(graph: Graph, find: Matcher, first: Step, second: Step, add: Step) -> bool:
+    """Rule 1."""
+    codes, offsets = _weight(find, first, Layout.W4_P16), _weight(find, second, Layout.F32_P16)
+    assert codes is not None and offsets is not None and offsets.values is not None
+    values = offsets.values()
+    half = values.astype(np.float16)
+    if find.only_use(first.out) is not add or (half.astype(np.float32) != values).any():
+        return False
+    tensor = first.inputs[1]
+    assert tensor is not None
+    codes.layout = tensor.layout = Layout.W4O_P16
+    codes.zero, codes.offset = None, np.ascontiguousarray(half)
+    replace_follower(graph, first, add)
+    return True
 
 
 def _weight(find: Matcher, step: Step, layout: Layout) -> Weight | None:

@@ -343,25 +343,45 @@ INLINE void w8_tile(float *t, const int8_t *w, const float *wscale, const int8_t
         vst(t + 4 * i, vmul(vcvt(d[i]), vmul(vld(wscale + i % 4 * 4), vset(scale[i / 4]))));
     }
 }
+/* Four halves, exact; the fcvtl of ARMv8.0. */
+OP vf halves4(const uint8_t *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
 /* One scale a block: the float sums are in t, since the registers are full. */
-INLINE void w8_tile_blocked(float *t, const int8_t *w, const float *wscale, const int8_t *x, const float *scale, int64_t kp,
-                            const int form, const int N) {
+/* The scales are per apart by token, by_block by block; halves: fp16 scales of every block instead of wscale, per_half bytes
+ * apart. */
+typedef struct w8_scales {
+    const float *scale;
+    int64_t per, by_block;
+    const uint8_t *halves;
+    int64_t per_half;
+} w8_scales;
+INLINE void w8_tile_blocked(float *t, const int8_t *w, int64_t step, const float *wscale, const int8_t *x, const w8_scales *q,
+                            int64_t kp, const int form, const int scaled, const int N) {
     const int64_t nb = kp / FR_BLOCK;
     vi s[SUMS * TILE], d[4 * TILE];
     UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vset(0.0f)); }
     for (int64_t b = 0; b < nb; b++) {
         UNROLL for (int i = 0; i < SUMS * TILE; i++) { s[i] = viset(0); }
-        dot8(s, w + b * 512, x + b * FR_BLOCK, kp, form, N);
+        dot8(s, w + b * step, x + b * FR_BLOCK, kp, form, N);
         dot8_rows(d, s, form, N);
-        UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vfma(vset(scale[i / 4 * nb + b]), vcvt(d[i]), vld(t + 4 * i))); }
+        UNROLL for (int i = 0; i < 4 * N; i++) {
+            vf by = vset(q->scale[i / 4 * q->per + b * q->by_block]);
+            if (scaled) {
+                by = vmul(halves4(q->halves + b * q->per_half + i % 4 * 8), by);
+            }
+            vst(t + 4 * i, vfma(by, vcvt(d[i]), vld(t + 4 * i)));
+        }
     }
-    UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vmul(vld(t + 4 * i), vld(wscale + i % 4 * 4))); }
+    if (!scaled) {
+        UNROLL for (int i = 0; i < 4 * N; i++) { vst(t + 4 * i, vmul(vld(t + 4 * i), vld(wscale + i % 4 * 4))); }
+    }
 }
 
 /* The tokens of one tile, at most TILE. */
-INLINE void w8_tokens(float *t, const int8_t *w, const float *wscale, const fr_act8 *a, int64_t i, int tokens, const int form) {
-    const int64_t kp = a->kp;
-    const float *s = a->scale + i * (a->blocked ? kp / FR_BLOCK : 1);
+INLINE void w8_tokens(float *t, const int8_t *w, int64_t step, const float *wscale, const uint8_t *halves, const fr_act8 *a,
+                      int64_t i, int tokens, const int form) {
+    const int64_t kp = a->kp, per = a->blocked ? kp / FR_BLOCK : 1;
+    const float *s = a->scale + i * per;
+    const w8_scales q = {s, per, a->blocked ? 1 : 0, halves, FR_W8B_BLOCK};
     const int8_t *x = a->q + i * kp;
     switch (tokens) {
 #define CASE(N)                                                                                                                  \
@@ -369,8 +389,10 @@ INLINE void w8_tokens(float *t, const int8_t *w, const float *wscale, const fr_a
         if ((N) > TILE) {                                                                                                        \
             break;                                                                                                               \
         }                                                                                                                        \
-        if (a->blocked) {                                                                                                        \
-            w8_tile_blocked(t, w, wscale, x, s, kp, form, N);                                                                    \
+        if (halves) {                                                                                                            \
+            w8_tile_blocked(t, w, step, NULL, x, &q, kp, form, 1, N);                                                            \
+        } else if (a->blocked) {                                                                                                 \
+            w8_tile_blocked(t, w, 512, wscale, x, &q, kp, form, 0, N);                                                           \
         } else {                                                                                                                 \
             w8_tile(t, w, wscale, x, s, kp, form, N);                                                                            \
         }                                                                                                                        \
@@ -382,63 +404,86 @@ INLINE void w8_tokens(float *t, const int8_t *w, const float *wscale, const fr_a
 #undef CASE
     }
 }
-/* Tokens i .. i + rows - 1 of the panel at w, of rows 16 p .. 16 p + 15. */
-static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int8_t *w, int pairs,
-                     const float *wscale, int64_t p, int64_t n, const fr_epilogue *e) {
+/* Tokens i .. i + rows - 1 of the panel at w, blocks step bytes apart, of rows 16 p .. 16 p + 15; halves: the fp16 scales of its
+ * first block, or NULL. */
+static void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int8_t *w, int64_t step, int pairs,
+                     const float *wscale, const uint8_t *halves, int64_t p, int64_t n, const fr_epilogue *e) {
     float t[GROUP * 16] __attribute__((aligned(64)));
     expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
     for (int64_t r = 0, tokens; r < rows; r += tokens) {
         tokens = even(rows - r, TILE);
         if (PAIRED && pairs) {
-            w8_tokens(t + 16 * r, w, wscale + 16 * p, a, i + r, (int)tokens, PAIRS);
+            w8_tokens(t + 16 * r, w, step, wscale, halves, a, i + r, (int)tokens, PAIRS);
         } else {
-            w8_tokens(t + 16 * r, w, wscale + 16 * p, a, i + r, (int)tokens, BYTES);
+            w8_tokens(t + 16 * r, w, step, wscale, halves, a, i + r, (int)tokens, BYTES);
         }
     }
     finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
 }
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
-                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+/* wscale: NULL where every block has scales of its own. */
+static void w8_product(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                       int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t bytes = wscale ? 512 : FR_W8B_BLOCK;
     const int pairs = PAIRED && m1 - m0 > TILE; /* what storing them costs, more than one tile of tokens repays */
     for (int64_t p = p0; p < p1; p++) {
-        const int8_t *panel = w + p * 16 * a->kp;
+        const int8_t *panel = w + p * (a->kp / FR_BLOCK) * bytes;
+        const uint8_t *halves = wscale ? NULL : (const uint8_t *)panel + 512;
+        int64_t step = bytes;
         if (pairs) {
-            for (int64_t k = 0; k < a->kp; k += FR_BLOCK) {
-                store_weights((int8_t *)scratch + 16 * k, panel + 16 * k, BYTES);
+            for (int64_t b = 0; b < a->kp / FR_BLOCK; b++) {
+                store_weights((int8_t *)scratch + 512 * b, panel + bytes * b, BYTES);
             }
             panel = scratch;
+            step = 512;
         }
         for (int64_t i = m0, rows; i < m1; i += rows) {
             rows = even(m1 - i, GROUP);
-            w8_group(y, ldy, a, i, rows, panel, pairs, wscale, p, n, e);
+            w8_group(y, ldy, a, i, rows, panel, step, pairs, wscale ? wscale + 16 * p : NULL, halves, p, n, e);
         }
     }
+}
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    w8_product(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e, scratch);
+}
+static void gemm_w8b(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    w8_product(y, ldy, a, m0, m1, (const int8_t *)w, NULL, p0, p1, n, e, scratch);
 }
 
 /* ---- int4 weights ---- */
 
-/* A block of W4_P16 as BYTES or PAIRS, float scales and int32 zero points: worth it from a second tile of tokens on. */
+/* A block of W4_P16 as BYTES or PAIRS, float scales and int32 zero points (W4O_P16: the bits of float offsets): worth it from a
+ * second tile of tokens on. */
 typedef struct w4_bytes {
     int8_t code[512];
     float scale[16];
     int32_t zero[16];
 } w4_bytes;
+#define W4_BYTES(offset) ((offset) ? FR_W4O_BLOCK : FR_W4_BLOCK)
 
-OP vf w4_scale(const uint8_t *block, int j) {
-    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(block + 256 + 8 * j))); /* exact; the fcvtl of ARMv8.0 */
-}
+OP vf w4_scale(const uint8_t *block, int j) { return halves4(block + 256 + 8 * j); }
 /* Zero points of rows 8 h .. 8 h + 7 in two vectors. */
 OP void w4_zero(vi *z, const uint8_t *block, int h) {
     const int16x8_t v = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(block + 288 + 8 * h)));
     z[0] = vmovl_s16(vget_low_s16(v));
     z[1] = vmovl_high_s16(v);
 }
-static void w4_unpack(w4_bytes *u, const uint8_t *block) {
+/* Or the bits of the offsets. */
+OP void w4_rest(vi *z, const uint8_t *block, int h, const int offset) {
+    if (offset) {
+        z[0] = vcasti(halves4(block + 288 + 16 * h));
+        z[1] = vcasti(halves4(block + 296 + 16 * h));
+    } else {
+        w4_zero(z, block, h);
+    }
+}
+INLINE void w4_unpack(w4_bytes *u, const uint8_t *block, const int offset) {
     store_weights(u->code, (const int8_t *)block, NIBBLES);
     UNROLL for (int h = 0; h < 2; h++) {
         vi z[2];
-        w4_zero(z, block, h);
+        w4_rest(z, block, h, offset);
         vst1q_s32(u->zero + 8 * h, z[0]);
         vst1q_s32(u->zero + 8 * h + 4, z[1]);
         vst(u->scale + 8 * h, w4_scale(block, 2 * h));
@@ -455,7 +500,7 @@ typedef struct w4_tokens {
 } w4_tokens;
 /* t += a block's part of 16 rows x N tokens, N <= TILE. */
 INLINE void w4_step(float *t, const int8_t *codes, const vf *wscale, const vi *zero, const w4_tokens *a, const int form,
-                    const int N) {
+                    const int offset, const int N) {
     vi d[4 * TILE];
     dot4(d, codes, a->x, a->kp, form, N);
     UNROLL for (int i = 0; i < N; i++) {
@@ -463,48 +508,53 @@ INLINE void w4_step(float *t, const int8_t *codes, const vf *wscale, const vi *z
         const vf scale = vset(a->scale[i * a->per_scale]);
         UNROLL for (int j = 0; j < 4; j++) {
             float *v = t + 16 * i + 4 * j;
+            if (offset) {
+                const vf u = vfma(wscale[j], vcvt(d[4 * i + j]), vmul(vcastf(zero[j]), vcvt(sum)));
+                vst(v, vfma(scale, u, vld(v)));
+                continue;
+            }
             vst(v, vfma(vmul(wscale[j], scale), vcvt(vmlsq_s32(d[4 * i + j], zero[j], sum)), vld(v)));
         }
     }
 }
 /* Few tokens: all nb blocks of a panel, straight from their nibbles. */
-INLINE void w4_few(float *t, const uint8_t *block, w4_tokens a, const int blocked, const int N) {
-    for (int64_t b = 0; b < a.nb; b++, block += FR_W4_BLOCK) {
+INLINE void w4_few(float *t, const uint8_t *block, w4_tokens a, const int blocked, const int offset, const int N) {
+    for (int64_t b = 0; b < a.nb; b++, block += W4_BYTES(offset)) {
         const vf s[4] = {w4_scale(block, 0), w4_scale(block, 1), w4_scale(block, 2), w4_scale(block, 3)};
         vi z[4];
-        w4_zero(z, block, 0);
-        w4_zero(z + 2, block, 1);
-        w4_step(t, (const int8_t *)block, s, z, &a, NIBBLES, N);
+        w4_rest(z, block, 0, offset);
+        w4_rest(z + 2, block, 1, offset);
+        w4_step(t, (const int8_t *)block, s, z, &a, NIBBLES, offset, N);
         a.x += FR_BLOCK;
         a.scale += blocked;
         a.sum++;
     }
 }
 /* Many: a block unpacked once, for N <= TILE of them. */
-INLINE void w4_many(float *t, const w4_bytes *u, const w4_tokens *a, const int N) {
+INLINE void w4_many(float *t, const w4_bytes *u, const w4_tokens *a, const int offset, const int N) {
     vf s[4];
     vi z[4];
     UNROLL for (int j = 0; j < 4; j++) {
         s[j] = vld(u->scale + 4 * j);
         z[j] = vld1q_s32(u->zero + 4 * j);
     }
-    w4_step(t, u->code, s, z, a, PAIRED ? PAIRS : BYTES, N);
+    w4_step(t, u->code, s, z, a, PAIRED ? PAIRS : BYTES, offset, N);
 }
 /* The panel at w times the tokens from a on, by blocks, so that a block is unpacked once. */
-static void w4_panel(float *t, const uint8_t *w, const w4_tokens *a, int64_t rows, int blocked) {
-    for (int64_t b = 0; b < a->nb; b++, w += FR_W4_BLOCK) {
+INLINE void w4_panel(float *t, const uint8_t *w, const w4_tokens *a, int64_t rows, int blocked, const int offset) {
+    for (int64_t b = 0; b < a->nb; b++, w += W4_BYTES(offset)) {
         w4_tokens at = {a->x + b * FR_BLOCK, a->scale + b * blocked, a->sum + b, a->kp, a->nb, a->per_scale};
         w4_bytes u __attribute__((aligned(64)));
-        w4_unpack(&u, w);
+        w4_unpack(&u, w, offset);
         int64_t r = 0;
         for (; r + TILE <= rows; r += TILE) {
-            w4_many(t + 16 * r, &u, &at, TILE);
+            w4_many(t + 16 * r, &u, &at, offset, TILE);
             at.x += TILE * at.kp;
             at.scale += TILE * at.per_scale;
             at.sum += TILE * at.nb;
         }
         for (; r < rows; r++) {
-            w4_many(t + 16 * r, &u, &at, 1);
+            w4_many(t + 16 * r, &u, &at, offset, 1);
             at.x += at.kp;
             at.scale += at.per_scale;
             at.sum += at.nb;
@@ -512,28 +562,37 @@ static void w4_panel(float *t, const uint8_t *w, const w4_tokens *a, int64_t row
     }
 }
 
-static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
-                    int64_t n, const fr_epilogue *e, void *scratch) {
+INLINE void w4_product(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                       int64_t n, const fr_epilogue *e, const int offset) {
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, per = a->blocked ? nb : 1;
     float t[GROUP * 16] __attribute__((aligned(64)));
-    (void)scratch;
     for (int64_t i = m0, rows; i < m1; i += rows) {
         const w4_tokens at = {a->q + i * kp, a->scale + i * per, a->sum + i * nb, kp, nb, per};
         rows = even(m1 - i, GROUP);
         for (int64_t p = p0; p < p1; p++) {
-            const uint8_t *panel = w + p * nb * FR_W4_BLOCK;
+            const uint8_t *panel = w + p * nb * W4_BYTES(offset);
             expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
             memset(t, 0, (size_t)rows * 64);
             if (rows == 1) {
-                w4_few(t, panel, at, a->blocked, 1);
+                w4_few(t, panel, at, a->blocked, offset, 1);
             } else if (rows == 2) {
-                w4_few(t, panel, at, a->blocked, 2);
+                w4_few(t, panel, at, a->blocked, offset, 2);
             } else {
-                w4_panel(t, panel, &at, rows, a->blocked);
+                w4_panel(t, panel, &at, rows, a->blocked, offset);
             }
             finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
         }
     }
+}
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
+    (void)scratch;
+    w4_product(y, ldy, a, m0, m1, w, p0, p1, n, e, 0);
+}
+static void gemm_w4o(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    (void)scratch;
+    w4_product(y, ldy, a, m0, m1, w, p0, p1, n, e, 1);
 }
 
 static size_t scratch_bytes(int64_t m, int64_t k) {

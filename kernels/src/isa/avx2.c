@@ -38,13 +38,13 @@ enum { PAIRED = FR_BLOCK / 2 * FR_PANEL }; /* dwords of a block of a paired pane
 INLINE vi odd_bytes(vi v) { return _mm256_srai_epi16(v, 8); }
 INLINE vi even_bytes(vi v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
 
-/* A panel [kp/4][16][4] of int8 to pairs of int16 [kp/4][odd, even][16][2]; less[nb][16] or, by token, less[16]: minus the sums
- * of w0 w1 over blocks. */
-static void pair_panel(int16_t *d, int32_t *less, const int8_t *p, int64_t nb, const int blocked) {
+/* A panel [kp/4][16][4] of int8, its blocks step bytes apart, to pairs of int16 [kp/4][odd, even][16][2]; less[nb][16] or, by
+ * token, less[16]: minus the sums of w0 w1 over blocks. */
+static void pair_panel(int16_t *d, int32_t *less, const int8_t *p, int64_t step, int64_t nb, const int blocked) {
     vi l0 = viset(0), l1 = viset(0);
-    for (int64_t b = 0; b < nb; b++) {
-        for (int k = 0; k < 8; k++, p += 64, d += 64) {
-            const vi w0 = LD(p), w1 = LD(p + 32), o0 = odd_bytes(w0), o1 = odd_bytes(w1), e0 = even_bytes(w0),
+    for (int64_t b = 0; b < nb; b++, p += step) {
+        for (int k = 0; k < 8; k++, d += 64) {
+            const vi w0 = LD(p + 64 * k), w1 = LD(p + 64 * k + 32), o0 = odd_bytes(w0), o1 = odd_bytes(w1), e0 = even_bytes(w0),
                      e1 = even_bytes(w1);
             _mm256_store_si256((void *)d, o0);
             _mm256_store_si256((void *)(d + 16), o1);
@@ -85,7 +85,7 @@ INLINE void pair_block(int16_t *d, vi *l, const int8_t *const *q, int64_t at) {
 }
 /* Tokens to pairs of int16, by fours (the last ones again where there are no four): [m/4][kp/4][4][even, odd][2]; to[m/4][nb] or,
  * by token, to[m/4]. */
-static void pair_tokens(int16_t *d, four *to, const fr_act8 *a, int64_t m0, int64_t m) {
+static void pair_tokens(int16_t *d, four *to, const fr_act8 *a, int64_t m0, int64_t m, const int blocked) {
     const int64_t nb = a->kp / FR_BLOCK, last = m0 + m - 1, steps = a->blocked ? nb : 1;
     for (int64_t i = m0; i <= last; i += 4) {
         const int8_t *q[4];
@@ -98,7 +98,7 @@ static void pair_tokens(int16_t *d, four *to, const fr_act8 *a, int64_t m0, int6
         }
         for (int64_t b = 0; b < nb; b++, d += 4 * FR_BLOCK) {
             pair_block(d, l, q, b * FR_BLOCK);
-            if (a->blocked || b + 1 == nb) {
+            if (blocked || b + 1 == nb) {
                 const vi sum = _mm256_hadd_epi32(_mm256_hadd_epi32(l[0], l[1]), _mm256_hadd_epi32(l[2], l[3]));
                 _mm_storeu_si128((void *)to->less, _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
                 for (int r = 0; r < 4; r++) {
@@ -116,7 +116,7 @@ typedef struct paired {
     const int16_t *w, *x;
     const int32_t *less;
     const four *four;
-    const float *wscale;
+    const float *wscale; /* [16], or of every block */
     int64_t nb;
     const int8_t *next; /* weights to ask for, lines of 64 with every block of tokens: few tokens would wait for them */
     int64_t lines;
@@ -134,11 +134,11 @@ INLINE void w8_block(vi *s0, vi *s1, const int16_t *w, const int16_t *x, const i
 }
 /* 16 rows x N <= 4 tokens: 8 int32 accumulators, 4 weights, 2 broadcasts and 2 sums fill the 16 registers; the float sums of
  * blocks wait in memory. */
-INLINE void w8_tile(float *t, const paired *p, const int N, const int blocked) {
+INLINE void w8_tile(float *t, const paired *p, const int N, const int blocked, const int scaled) {
     const int16_t *w = p->w, *x = p->x;
     const int32_t *less = p->less;
     const four *four = p->four;
-    const vf w0 = vld(p->wscale), w1 = vld(p->wscale + 8);
+    const float *wscale = p->wscale;
     vi s0[4], s1[4];
     vf f0[4], f1[4];
     UNROLL for (int i = 0; i < N; i++) {
@@ -155,13 +155,13 @@ INLINE void w8_tile(float *t, const paired *p, const int N, const int blocked) {
         if (blocked) {
             UNROLL for (int i = 0; i < N; i++) {
                 const vf s = vset(four->scale[i]);
-                f0[i] = vfma(s, vcvt(s0[i]), f0[i]);
-                f1[i] = vfma(s, vcvt(s1[i]), f1[i]);
+                f0[i] = vfma(scaled ? vmul(vld(wscale), s) : s, vcvt(s0[i]), f0[i]);
+                f1[i] = vfma(scaled ? vmul(vld(wscale + 8), s) : s, vcvt(s1[i]), f1[i]);
                 KEEP(f0[i]);
                 KEEP(f1[i]);
             }
             if (b > 1) {
-                less += 16, four++;
+                less += 16, four++, wscale += scaled ? 16 : 0;
                 UNROLL for (int i = 0; i < N; i++) {
                     s0[i] = visub(LD(less), viset(four->less[i]));
                     s1[i] = visub(LD(less + 8), viset(four->less[i]));
@@ -170,16 +170,17 @@ INLINE void w8_tile(float *t, const paired *p, const int N, const int blocked) {
         }
     }
     UNROLL for (int i = 0; i < N; i++) {
-        const vf s = vset(four->scale[i]);
-        vst(t + 16 * i, blocked ? vmul(f0[i], w0) : vmul(vcvt(s0[i]), vmul(w0, s)));
-        vst(t + 16 * i + 8, blocked ? vmul(f1[i], w1) : vmul(vcvt(s1[i]), vmul(w1, s)));
+        const vf s = vset(four->scale[i]), w0 = vld(wscale), w1 = vld(wscale + 8);
+        vst(t + 16 * i, scaled ? f0[i] : blocked ? vmul(f0[i], w0) : vmul(vcvt(s0[i]), vmul(w0, s)));
+        vst(t + 16 * i + 8, scaled ? f1[i] : blocked ? vmul(f1[i], w1) : vmul(vcvt(s1[i]), vmul(w1, s)));
     }
 }
 
 /* Few tokens, weights straight from memory: S distant streams of panels (stride bytes apart) x N tokens.  |q| is the unsigned
  * operand and its sign moves to the weight; a pair is at most 2 * 127 * 127 < 2^15. */
-INLINE void w8_direct(float *t, const int8_t *w, int64_t stride, const fr_act8 *a, int64_t m0, const int S, const int N) {
-    const int64_t nb = a->kp / FR_BLOCK;
+INLINE void w8_direct(float *t, const int8_t *w, int64_t stride, const fr_act8 *a, int64_t m0, const int S, const int N,
+                      const int scaled) {
+    const int64_t nb = a->kp / FR_BLOCK, step = scaled ? FR_W8B_BLOCK : 512, ss = a->blocked ? 1 : 0, si = ss ? nb : 1;
     const vi one = _mm256_set1_epi16(1);
     vi s[12];
     vf f[12];
@@ -190,8 +191,8 @@ INLINE void w8_direct(float *t, const int8_t *w, int64_t stride, const fr_act8 *
     for (int64_t b = 0; b < nb; b++) {
         UNROLL for (int c = 0; c < 2 * S * N; c++) {
             const int h = c % 2, n = c / 2 % N;
-            const int8_t *p = w + c / 2 / N * stride + b * 512 + 32 * h, *q = a->q + (m0 + n) * a->kp + b * FR_BLOCK;
-            vi d = a->blocked ? viset(0) : s[c];
+            const int8_t *p = w + c / 2 / N * stride + b * step + 32 * h, *q = a->q + (m0 + n) * a->kp + b * FR_BLOCK;
+            vi d = scaled || a->blocked ? viset(0) : s[c];
             UNROLL for (int k = 0; k < 8; k++) {
                 const vi x = bc4(q + 4 * k);
                 if (n == 0 && h == 0) {
@@ -201,20 +202,23 @@ INLINE void w8_direct(float *t, const int8_t *w, int64_t stride, const fr_act8 *
                           _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(LD(p + 64 * k), x)), one));
                 KEEP(d);
             }
-            if (a->blocked) {
+            if (scaled) {
+                const vf ws = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p - 32 * h + 512 + 16 * h)));
+                f[c] = vfma(vmul(ws, vset(a->scale[(m0 + n) * si + b * ss])), vcvt(d), f[c]);
+            } else if (a->blocked) {
                 f[c] = vfma(vset(a->scale[(m0 + n) * nb + b]), vcvt(d), f[c]);
             } else {
                 s[c] = d;
             }
         }
     }
-    UNROLL for (int c = 0; c < 2 * S * N; c++) { vst(t + 8 * c, a->blocked ? f[c] : vcvt(s[c])); }
+    UNROLL for (int c = 0; c < 2 * S * N; c++) { vst(t + 8 * c, scaled || a->blocked ? f[c] : vcvt(s[c])); }
 }
 
 /* A panel of w8_direct's results: scales, epilogue, store. */
 static void w8_finish(float *y, int64_t ldy, float *t, const fr_act8 *a, int64_t m0, int N, const float *wscale, int64_t p,
                       int64_t n, const fr_epilogue *e) {
-    for (int i = 0; i < 2 * N; i++) {
+    for (int i = 0; wscale && i < 2 * N; i++) {
         vf ws = vld(wscale + 16 * p + 8 * (i % 2));
         vst(t + 8 * i, vmul(vld(t + 8 * i), a->blocked ? ws : vmul(ws, vset(a->scale[m0 + i / 2]))));
     }
@@ -222,17 +226,18 @@ static void w8_finish(float *y, int64_t ldy, float *t, const fr_act8 *a, int64_t
 }
 #define DIRECT(S, N)                                                                                                             \
     do {                                                                                                                         \
-        const int64_t l = (p1 - p0) / (S);                                                                                       \
+        const int64_t l = (p1 - p0) / (S), ps = a->kp / FR_BLOCK * (scaled ? FR_W8B_BLOCK : 512);                                \
         for (int64_t p = p0; p < p0 + l; p++) {                                                                                  \
-            w8_direct(t, w + p * 16 * a->kp, l * 16 * a->kp, a, m0, S, N);                                                       \
+            w8_direct(t, w + p * ps, l * ps, a, m0, S, N, scaled);                                                               \
             for (int c = 0; c < (S); c++) {                                                                                      \
                 w8_finish(y, ldy, t + 16 * (N) * c, a, m0, N, wscale, p + c * l, n, e);                                          \
             }                                                                                                                    \
         }                                                                                                                        \
         p0 += (S) * l;                                                                                                           \
     } while (0)
-static void w8_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
-                   int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e) {
+/* wscale: NULL where every block has scales of its own (scaled). */
+INLINE void w8_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                   int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, const int scaled) {
     float t[96] __attribute__((aligned(64)));
     switch (m1 - m0) {
     case 1:
@@ -257,8 +262,8 @@ static void w8_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t 
 #undef DIRECT
 
 /* Tokens i .. i + rows - 1 of panel p; g: the panel, and the tokens from i on. */
-static void w8_group(float *y, int64_t ldy, const paired *g, int64_t i, int64_t rows, int64_t p, int64_t n, const fr_epilogue *e,
-                     int blocked) {
+INLINE void w8_group(float *y, int64_t ldy, const paired *g, int64_t i, int64_t rows, int64_t p, int64_t n, const fr_epilogue *e,
+                     int blocked, const int scaled) {
     float t[GROUP * 16] __attribute__((aligned(64)));
     expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
     for (int64_t r = 0; r < rows; r += 4) {
@@ -267,10 +272,10 @@ static void w8_group(float *y, int64_t ldy, const paired *g, int64_t i, int64_t 
         at.next += r / 4 * g->nb * g->lines * 64;
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
-        if (blocked) {                                                                                                           \
-            w8_tile(t + 16 * r, &at, N, 1);                                                                                      \
+        if (scaled || blocked) {                                                                                                 \
+            w8_tile(t + 16 * r, &at, N, 1, scaled);                                                                              \
         } else {                                                                                                                 \
-            w8_tile(t + 16 * r, &at, N, 0);                                                                                      \
+            w8_tile(t + 16 * r, &at, N, 0, 0);                                                                                   \
         }                                                                                                                        \
         break;
         switch (rows - r < 4 ? rows - r : 4) { CASE(1) CASE(2) CASE(3) CASE(4) }
@@ -279,40 +284,57 @@ static void w8_group(float *y, int64_t ldy, const paired *g, int64_t i, int64_t 
     finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
 }
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
-                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+INLINE void w8_product(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                       int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch, const int scaled) {
     if (m1 - m0 < 6) {
-        w8_few(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e);
+        w8_few(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e, scaled);
         return;
     }
+    const int blocked = scaled || a->blocked;
+    const int64_t step = scaled ? FR_W8B_BLOCK : 512, ps = a->kp / FR_BLOCK * step;
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, fours = (m1 - m0 + 3) / 4;
     int16_t *d = scratch, *tokens = d + 16 * kp;
     four *four = (void *)(tokens + 4 * fours * kp);
     int32_t *less = (void *)(four + fours * nb);
+    float *scales = (void *)(less + 16 * nb);
     const int64_t lines = (8 + fours - 1) / fours; /* a panel has 8 a block */
-    pair_tokens(tokens, four, a, m0, m1 - m0);
+    pair_tokens(tokens, four, a, m0, m1 - m0, blocked);
     for (int64_t p = p0; p < p1; p++) {
-        const int8_t *next = w + (p + 1) * 16 * kp;
-        pair_panel(d, less, w + p * 16 * kp, nb, a->blocked);
+        const int8_t *next = w + (p + 1) * ps;
+        pair_panel(d, less, w + p * ps, step, nb, blocked);
+        for (int64_t h = 0; scaled && h < 2 * nb; h++) {
+            const void *from = w + p * ps + h / 2 * step + 512 + h % 2 * 16;
+            vst(scales + 8 * h, _mm256_cvtph_ps(_mm_loadu_si128(from)));
+        }
         for (int64_t i = m0, rows; i < m1; i += rows) {
             const int64_t r = i - m0;
             const paired g = {d,
                               tokens + r * kp,
                               less,
-                              four + r / 4 * (a->blocked ? nb : 1),
-                              wscale + 16 * p,
+                              four + r / 4 * (blocked ? nb : 1),
+                              scaled ? scales : wscale + 16 * p,
                               nb,
                               next + r / 4 * nb * lines * 64,
                               r < 32 && p + 1 < p1 ? lines : 0};
             rows = m1 - i < GROUP ? m1 - i : GROUP;
-            w8_group(y, ldy, &g, i, rows, p, n, e, a->blocked);
+            w8_group(y, ldy, &g, i, rows, p, n, e, blocked, scaled);
         }
     }
 }
 
-/* ---- int4 weights ---- */
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    w8_product(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e, scratch, 0);
+}
+static void gemm_w8b(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    w8_product(y, ldy, a, m0, m1, (const int8_t *)w, NULL, p0, p1, n, e, scratch, 1);
+}
+
+/* ---- int4 weights: with zero points (W4_P16), or with offsets (W4O_P16) ---- */
 
 /* Zero points and scales of rows 8 h .. 8 h + 7 of a block. */
+#define W4_BYTES(offset) ((offset) ? FR_W4O_BLOCK : FR_W4_BLOCK)
 OP vi w4_zero(const uint8_t *c, int h) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(c + 288 + 8 * h))); }
 OP vf w4_scale(const uint8_t *c, int h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(c + 256 + 16 * h))); }
 /* fma(wscale * scale, dot - zero * sum, f); s: int16 (eight steps of at most 3810 fit), of which the dot is the sum of pairs;
@@ -321,9 +343,16 @@ OP vf w4_finish(vi s, vi zero, vf wscale, int32_t sum, float scale, vf f) {
     const vi d = visub(_mm256_madd_epi16(s, _mm256_set1_epi16(1)), _mm256_madd_epi16(zero, viset(sum)));
     return vfma(vmul(wscale, vset(scale)), vcvt(d), f);
 }
+OP vf w4_offset(const uint8_t *c, int h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(c + 288 + 16 * h))); }
+/* fma(scale, fma(wscale, dot, offset * sum), f) */
+OP vf w4o_finish(vi s, vf offset, vf wscale, int32_t sum, float scale, vf f) {
+    const vf d = vcvt(_mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+    return vfma(vset(scale), vfma(wscale, d, vmul(offset, vset((float)sum))), f);
+}
 
 /* Few tokens, weights straight from memory: S distant streams of panels x N tokens; results to t[S][N][16]. */
-INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 *a, int64_t m0, const int S, const int N) {
+INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 *a, int64_t m0, const int S, const int N,
+                      const int offset) {
     const int64_t nb = a->kp / FR_BLOCK, step = a->blocked ? 1 : 0;
     const float *scale = a->scale + m0 * (a->blocked ? nb : 1);
     const int32_t *sum = a->sum + m0 * nb;
@@ -331,7 +360,7 @@ INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 
     const vi m = _mm256_set1_epi8(15);
     vf f[8];
     UNROLL for (int c = 0; c < 2 * S * N; c++) { f[c] = vset(0.0f); }
-    for (int64_t b = 0; b < nb; b++, w += FR_W4_BLOCK, x += FR_BLOCK, sum++, scale += step) {
+    for (int64_t b = 0; b < nb; b++, w += W4_BYTES(offset), x += FR_BLOCK, sum++, scale += step) {
         UNROLL for (int c = 0; c < 2 * S; c++) {
             const uint8_t *block = w + c / 2 * stride;
             vi s[3], u[3];
@@ -350,9 +379,12 @@ INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 
                 }
             }
             UNROLL for (int i = 0; i < N; i++) {
-                f[c / 2 * N * 2 + 2 * i + c % 2] =
-                    w4_finish(_mm256_add_epi16(s[i], u[i]), w4_zero(block, c % 2), w4_scale(block, c % 2), sum[i * nb],
-                              scale[i * (a->blocked ? nb : 1)], f[c / 2 * N * 2 + 2 * i + c % 2]);
+                vf *to = f + c / 2 * N * 2 + 2 * i + c % 2;
+                const vi d = _mm256_add_epi16(s[i], u[i]);
+                const vf ws = w4_scale(block, c % 2);
+                const float by = scale[i * (a->blocked ? nb : 1)];
+                *to = offset ? w4o_finish(d, w4_offset(block, c % 2), ws, sum[i * nb], by, *to)
+                             : w4_finish(d, w4_zero(block, c % 2), ws, sum[i * nb], by, *to);
             }
         }
     }
@@ -366,12 +398,12 @@ INLINE void w4_direct(float *t, const uint8_t *w, int64_t stride, const fr_act8 
 typedef struct ready4 {
     int8_t w[2][4][2][32]; /* half, step of 4 k, half of the rows; code - zero */
     int16_t less[2][16];
-    float scale[16];
+    float scale[16], offset[16];
 } ready4;
 enum { W4_TILE = 96 };
-static __attribute__((noinline)) void w4_prepare(ready4 *r, const uint8_t *block) {
+static __attribute__((noinline)) void w4_prepare(ready4 *r, const uint8_t *block, int offset) {
     const vi m = _mm256_set1_epi8(15), bias = _mm256_set1_epi8(-128);
-    const vi zero = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(block + 288)));
+    const vi zero = offset ? viset(0) : _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(block + 288)));
     for (int h = 0; h < 2; h++) {
         vi less = viset(0);
         const vi rows =
@@ -388,6 +420,9 @@ static __attribute__((noinline)) void w4_prepare(ready4 *r, const uint8_t *block
         }
         _mm256_store_si256((void *)r->less[h], less);
         vst(r->scale + 8 * h, w4_scale(block, h));
+        if (offset) {
+            vst(r->offset + 8 * h, w4_offset(block, h));
+        }
     }
 }
 /* 16 k of a block for N tokens side by side, their bytes at x: adds to s[token][half of the rows]. */
@@ -406,17 +441,23 @@ INLINE void w4_first(int16_t *part, const ready4 *r, const vi *w, const uint8_t 
     UNROLL for (int c = 0; c < 2 * N; c++) { _mm256_store_si256((void *)(part + 16 * c), s[c]); }
 }
 INLINE void w4_second(float *t, const int16_t *part, const ready4 *r, const vi *w, const uint8_t *x, const float *scale,
-                      const int N) {
+                      const float *sum, const int N) {
     vi s[4];
     UNROLL for (int c = 0; c < 2 * N; c++) { s[c] = LD(part + 16 * c); }
     w4_steps(s, w, x + 16, N);
     UNROLL for (int c = 0; c < 2 * N; c++) {
         const vf d = vcvt(_mm256_madd_epi16(s[c], _mm256_set1_epi16(1)));
-        vst(t + 8 * c, vfma(vmul(vld(r->scale + 8 * (c % 2)), vset(scale[c / 2])), d, vld(t + 8 * c)));
+        const vf ws = vld(r->scale + 8 * (c % 2)), by = vset(scale[c / 2]);
+        if (sum) {
+            const vf u = vfma(ws, d, vmul(vld(r->offset + 8 * (c % 2)), vset(sum[c / 2])));
+            vst(t + 8 * c, vfma(by, u, vld(t + 8 * c)));
+        } else {
+            vst(t + 8 * c, vfma(vmul(ws, by), d, vld(t + 8 * c)));
+        }
     }
 }
-/* A block for n tokens, two at a time: x their 32 bytes plus 128 each, t their float sums. */
-static __attribute__((noinline)) void w4_block(float *t, const ready4 *r, const uint8_t *x, const float *scale, int64_t n) {
+/* A block for n tokens, two at a time: x their 32 bytes plus 128 each, t their float sums; sum: of their codes, with offsets. */
+INLINE void w4_any(float *t, const ready4 *r, const uint8_t *x, const float *scale, const float *sum, int64_t n) {
     int16_t part[W4_TILE * 32] __attribute__((aligned(64)));
     vi w[8];
     int64_t i = 0;
@@ -429,38 +470,47 @@ static __attribute__((noinline)) void w4_block(float *t, const ready4 *r, const 
     }
     UNROLL for (int v = 0; v < 8; v++) { w[v] = LD(r->w[1][v / 2][v % 2]); }
     for (i = 0; i + 2 <= n; i += 2) {
-        w4_second(t + 16 * i, part + 32 * i, r, w, x + 32 * i, scale + i, 2);
+        w4_second(t + 16 * i, part + 32 * i, r, w, x + 32 * i, scale + i, sum ? sum + i : NULL, 2);
     }
     if (i < n) {
-        w4_second(t + 16 * i, part + 32 * i, r, w, x + 32 * i, scale + i, 1);
+        w4_second(t + 16 * i, part + 32 * i, r, w, x + 32 * i, scale + i, sum ? sum + i : NULL, 1);
     }
 }
+static __attribute__((noinline)) void w4_block(float *t, const ready4 *r, const uint8_t *x, const float *scale, int64_t n) {
+    w4_any(t, r, x, scale, NULL, n);
+}
+static __attribute__((noinline)) __attribute__((nonnull(5))) void w4o_block(float *t, const ready4 *r, const uint8_t *x,
+                                                                            const float *scale, const float *sum, int64_t n) {
+    w4_any(t, r, x, scale, sum, n);
+}
 
-/* Activations plus 128 with the blocks outermost, so that a tile of tokens reads one stretch: q [nb][m][32], scale [nb][m]. */
-static void w4_repack(uint8_t *q, float *scale, const fr_act8 *a, int64_t m0, int64_t m1) {
+/* Activations plus 128 with the blocks outermost, so that a tile of tokens reads one stretch: q [nb][m][32], scale and sum
+ * [nb][m]. */
+static void w4_repack(uint8_t *q, float *scale, float *sum, const fr_act8 *a, int64_t m0, int64_t m1) {
     const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t b = 0; b < nb; b++) {
             const vi v = vixor(LD(a->q + (m0 + i) * a->kp + b * FR_BLOCK), _mm256_set1_epi8(-128));
             _mm256_store_si256((void *)(q + (b * m + i) * 32), v);
             scale[b * m + i] = a->blocked ? a->scale[(m0 + i) * nb + b] : a->scale[m0 + i];
+            sum[b * m + i] = (float)a->sum[(m0 + i) * nb + b];
         }
     }
 }
 
 #define DIRECT(S, N)                                                                                                             \
     do {                                                                                                                         \
-        const int64_t l = (p1 - p0) / (S), ps = a->kp / FR_BLOCK * FR_W4_BLOCK;                                                  \
+        const int64_t l = (p1 - p0) / (S), ps = a->kp / FR_BLOCK * W4_BYTES(offset);                                             \
         for (int64_t p = p0; p < p0 + l; p++) {                                                                                  \
-            w4_direct(t, w + p * ps, l * ps, a, m0, S, N);                                                                       \
+            w4_direct(t, w + p * ps, l * ps, a, m0, S, N, offset);                                                               \
             for (int c = 0; c < (S); c++) {                                                                                      \
                 finish_tile(y, ldy, t + 16 * (N) * c, 1, 16, N, m0, 16 * (p + c * l), n, e);                                     \
             }                                                                                                                    \
         }                                                                                                                        \
         p0 += (S) * l;                                                                                                           \
     } while (0)
-static void w4_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
-                   int64_t n, const fr_epilogue *e) {
+INLINE void w4_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                   int64_t n, const fr_epilogue *e, const int offset) {
     float t[64] __attribute__((aligned(64)));
     switch (m1 - m0) {
     case 1:
@@ -478,40 +528,53 @@ static void w4_few(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t 
 }
 #undef DIRECT
 
-static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
-                    int64_t n, const fr_epilogue *e, void *scratch) {
-    const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0, ps = nb * FR_W4_BLOCK;
+INLINE void w4_product(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                       int64_t n, const fr_epilogue *e, void *scratch, const int offset) {
+    const int64_t nb = a->kp / FR_BLOCK, m = m1 - m0, ps = nb * W4_BYTES(offset);
     float t[W4_TILE * 16] __attribute__((aligned(64)));
     if (m <= 3) {
-        w4_few(y, ldy, a, m0, m1, w, p0, p1, n, e);
+        w4_few(y, ldy, a, m0, m1, w, p0, p1, n, e, offset);
         return;
     }
     uint8_t *q = scratch;
-    float *scale = (void *)(q + m * a->kp);
+    float *scale = (void *)(q + m * a->kp), *sum = scale + m * nb;
     ready4 ready __attribute__((aligned(64)));
-    w4_repack(q, scale, a, m0, m1);
+    w4_repack(q, scale, sum, a, m0, m1);
     for (int64_t i = 0, rows; i < m; i += rows) {
         rows = even(m - i, W4_TILE);
         for (int64_t p = p0; p < p1; p++) {
             expect_tile(y, ldy, 1, 16, (int)rows, m0 + i, 16 * p, e);
             memset(t, 0, (size_t)rows * 16 * sizeof *t);
             for (int64_t b = 0; b < nb; b++) {
-                w4_prepare(&ready, w + p * ps + b * FR_W4_BLOCK);
+                w4_prepare(&ready, w + p * ps + b * W4_BYTES(offset), offset);
                 for (int l = 0; l < 5; l++) { /* the lines of the next block */
-                    _mm_prefetch((const char *)w + p * ps + (b + 1) * FR_W4_BLOCK + 64 * l, _MM_HINT_T0);
+                    _mm_prefetch((const char *)w + p * ps + (b + 1) * W4_BYTES(offset) + 64 * l, _MM_HINT_T0);
                 }
-                w4_block(t, &ready, q + (b * m + i) * 32, scale + b * m + i, rows);
+                if (offset) {
+                    w4o_block(t, &ready, q + (b * m + i) * 32, scale + b * m + i, sum + b * m + i, rows);
+                } else {
+                    w4_block(t, &ready, q + (b * m + i) * 32, scale + b * m + i, rows);
+                }
             }
             finish_tile(y, ldy, t, 1, 16, (int)rows, m0 + i, 16 * p, n, e);
         }
     }
 }
 
-/* A paired panel, paired tokens and what to take off of both; the repacked tokens of gemm_w4 need less. */
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
+    w4_product(y, ldy, a, m0, m1, w, p0, p1, n, e, scratch, 0);
+}
+static void gemm_w4o(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    w4_product(y, ldy, a, m0, m1, w, p0, p1, n, e, scratch, 1);
+}
+
+/* A paired panel, paired tokens, what to take off of both, and scales; the repacked tokens of gemm_w4 need less. */
 static size_t scratch_bytes(int64_t m, int64_t k) {
     const int64_t kp = (k + FR_BLOCK - 1) / FR_BLOCK * FR_BLOCK;
     const int64_t fours = (m + 3) / 4;
-    return (size_t)(32 * kp + 8 * fours * kp + kp / FR_BLOCK * (64 + 32 * fours));
+    return (size_t)(32 * kp + 8 * fours * kp + kp / FR_BLOCK * (128 + 32 * fours));
 }
 
 /* 16 channels from channel c on x M pixels from i on; w: the panel widened, [runs][2 quads][16][2]. */

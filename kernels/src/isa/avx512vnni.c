@@ -382,21 +382,27 @@ static void conv_f32(float *y, int64_t ldy, const float *x, int64_t ldx, const f
 
 /* ---- int8 and int4 weights ---- */
 
-/* What a tile computes: gemm_w8 by token, by block, gemm_w4.  Either the weights are the unsigned operand, unpacked from memory
- * as they are needed (few tokens); or READY, the activations are: then signed weights are read as they lie (int8) or as prepare
- * has unpacked them (int4), and 128 times their sums, which depend on the panel alone, are taken off. */
-enum { TOKEN8 = 0, BLOCK8 = 1, BLOCK4 = 2, READY = 4 };
-enum { READY_BLOCK4 = 640 }; /* 512 bytes of code - zero, int32 less[16], float scale[16] */
-#define MATH(kind) ((kind) & 3)
-#define BLOCK_BYTES(kind) ((kind) == BLOCK4 ? FR_W4_BLOCK : (kind) == (BLOCK4 | READY) ? READY_BLOCK4 : 512)
-#define LESS_BYTES(kind) (MATH(kind) == BLOCK4 ? READY_BLOCK4 : 64) /* from one block's less to the next, READY */
+/* What a tile computes: gemm_w8 by token, by block, gemm_w4, gemm_w8b, gemm_w4o.  Either the weights are the unsigned operand,
+ * unpacked from memory as they are needed (few tokens); or READY, the activations are: then signed weights are read as they lie
+ * (int8) or as prepare has unpacked them (int4), and 128 times their sums, which depend on the panel alone, are taken off. */
+enum { TOKEN8 = 0, BLOCK8 = 1, BLOCK4 = 2, SCALED8 = 3, OFFSET4 = 4, READY = 8 };
+/* 512 bytes of code - zero, int32 less[16], float scale[16]; OFFSET4: 512 bytes of codes, which stay the unsigned operand, float
+ * offset[16], float scale[16]. */
+enum { READY_BLOCK4 = 640 };
+#define MATH(kind) ((kind) & 7)
+#define IS4(kind) (MATH(kind) == BLOCK4 || MATH(kind) == OFFSET4)
+#define STORED_BYTES(kind)                                                                                                       \
+    (MATH(kind) == BLOCK4 ? FR_W4_BLOCK : MATH(kind) == OFFSET4 ? FR_W4O_BLOCK : MATH(kind) == SCALED8 ? FR_W8B_BLOCK : 512)
+#define BLOCK_BYTES(kind) (IS4(kind) && ((kind) & READY) ? READY_BLOCK4 : STORED_BYTES(kind))
+#define LESS_BYTES(kind) (IS4(kind) ? READY_BLOCK4 : 64)          /* from one block's less to the next, READY */
+#define SHIFTED(kind) (((kind) & READY) && MATH(kind) != OFFSET4) /* the activations are the unsigned operand */
 
 /* Weights of k step s (4 k each) of a block; unsigned unless READY. */
 INLINE vi fetch(const uint8_t *w, int s, const int kind) {
     if (kind & READY) {
         return LD(w + 64 * s);
     }
-    if (kind != BLOCK4) {
+    if (!IS4(kind)) {
         return vixor(LD(w + 64 * s), _mm512_set1_epi8(-128));
     }
     const vi q = LD(w + 64 * (s % 4));
@@ -406,13 +412,23 @@ INLINE vi fetch(const uint8_t *w, int s, const int kind) {
 INLINE vi w4_zero(const uint8_t *w) {
     return viand(visub(viset(0), _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(w + 288)))), viset(0xffff));
 }
-INLINE vf w4_scale(const uint8_t *w, const int kind) {
-    return kind & READY ? vld((const void *)(w + 576)) : _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + 256)));
-}
+INLINE vf halves16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+INLINE vf w4_scale(const uint8_t *w, const int kind) { return kind & READY ? vld((const void *)(w + 576)) : halves16(w + 256); }
 /* fma(wscale * scale, dot - zero * sum, f) of a block; READY has taken the zero point off already. */
 INLINE vf w4_add(vi dot, const uint8_t *w, int32_t sum, vf scale, vf f, const int kind) {
     const vi d = kind & READY ? dot : _mm512_dpwssd_epi32(dot, w4_zero(w), viset(sum));
     return vfma(vmul(w4_scale(w, kind), scale), vcvt(d), f);
+}
+/* What a block's dot adds to the float sum f. */
+INLINE vf block_add(vi dot, const uint8_t *w, int32_t sum, vf scale, vf f, const int kind) {
+    if (MATH(kind) == OFFSET4) {
+        const vf offset = kind & READY ? vld((const void *)(w + 512)) : halves16(w + 288);
+        return vfma(scale, vfma(w4_scale(w, kind), vcvt(dot), vmul(offset, vcvt(viset(sum)))), f);
+    }
+    if (MATH(kind) == SCALED8) {
+        return vfma(vmul(halves16(w + 512), scale), vcvt(dot), f);
+    }
+    return MATH(kind) == BLOCK8 ? vfma(scale, vcvt(dot), f) : w4_add(dot, w, sum, scale, f, kind);
 }
 
 /* -128 times the sums of the rows of a block of signed weights, added to less. */
@@ -424,7 +440,7 @@ INLINE vi less_block(vi less, const uint8_t *w) {
 /* A panel of int8 weights: less[nb][16] or, by token, less[16]. */
 static void prepare8(int32_t *less, const uint8_t *w, int64_t nb, const int kind) {
     vi all = viset(0);
-    for (int64_t b = 0; b < nb; b++, w += 512) {
+    for (int64_t b = 0; b < nb; b++, w += STORED_BYTES(kind)) {
         const vi block = less_block(kind == TOKEN8 ? all : viset(0), w);
         if (kind == TOKEN8) {
             all = block;
@@ -448,7 +464,16 @@ static void prepare4(uint8_t *d, const uint8_t *w, int64_t nb) {
     }
 }
 
-/* The operands of one call of gemm_w8 or gemm_w4, and what it keeps in its scratch. */
+/* A panel with offsets, unpacked. */
+static void prepare4o(uint8_t *d, const uint8_t *w, int64_t nb) {
+    for (int64_t b = 0; b < nb; b++, w += FR_W4O_BLOCK, d += READY_BLOCK4) {
+        UNROLL for (int s = 0; s < 8; s++) { _mm512_store_si512((void *)(d + 64 * s), fetch(w, s, OFFSET4)); }
+        vst((void *)(d + 512), halves16(w + 288));
+        vst((void *)(d + 576), halves16(w + 256));
+    }
+}
+
+/* The operands of one call of a product, and what it keeps in its scratch. */
 typedef struct call {
     float *y;
     int64_t ldy;
@@ -479,8 +504,8 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
     const int64_t kp = a->kp, nb = kp / FR_BLOCK;
     const int64_t sb = a->blocked ? 1 : 0, si = sb ? nb : 1; /* steps of scale by block and by token */
     expect(to, P, N);
-    const int32_t *less = g->less + (i - g->m0) * (MATH(kind) == BLOCK8 ? nb : 1);
-    const void *tokens = kind & READY ? (const void *)(g->tokens + (i - g->m0) * kp) : (const void *)(a->q + i * kp);
+    const int32_t *less = g->less + (i - g->m0) * (MATH(kind) == TOKEN8 ? 1 : nb);
+    const void *tokens = SHIFTED(kind) ? (const void *)(g->tokens + (i - g->m0) * kp) : (const void *)(a->q + i * kp);
     rows x = rows_of(tokens, kp, N), v = rows_of(w->w, w->w_step, P), l = rows_of(w->less, w->less_step, P);
     vi s[24];
     vf f[24];
@@ -492,12 +517,12 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
     }
     const uint8_t *next = w->next;
     for (int64_t b = 0; b < nb; b++) {
-        for (int64_t line = kind == (BLOCK4 | READY) ? w->lines : 0; line > 0; line--, next += 64) {
+        for (int64_t line = IS4(kind) && (kind & READY) ? w->lines : 0; line > 0; line--, next += 64) {
             UNROLL for (int p = 0; p < P; p++) { _mm_prefetch((const char *)next + p * w->next_step, _MM_HINT_T1); }
         }
         if (MATH(kind) != TOKEN8) {
             UNROLL for (int c = 0; c < P * N; c++) {
-                s[c] = kind & READY ? LD(row(&l, c / N, 0)) : kind == BLOCK8 ? viset(less[c % N * nb + b]) : viset(0);
+                s[c] = SHIFTED(kind) ? LD(row(&l, c / N, 0)) : IS4(kind) ? viset(0) : viset(less[c % N * nb + b]);
             }
         }
         UNROLL for (int k = 0; k < 8; k++) {
@@ -506,8 +531,8 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
             UNROLL for (int n = 0; n < N; n++) {
                 const vi token = bc4(row(&x, n, 4 * k));
                 UNROLL for (int p = 0; p < P; p++) {
-                    s[p * N + n] = kind & READY ? _mm512_dpbusd_epi32(s[p * N + n], token, weight[p])
-                                                : _mm512_dpbusd_epi32(s[p * N + n], weight[p], token);
+                    s[p * N + n] = SHIFTED(kind) ? _mm512_dpbusd_epi32(s[p * N + n], token, weight[p])
+                                                 : _mm512_dpbusd_epi32(s[p * N + n], weight[p], token);
                     KEEP(s[p * N + n]);
                 }
             }
@@ -515,9 +540,8 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
         if (MATH(kind) != TOKEN8) {
             UNROLL for (int c = 0; c < P * N; c++) {
                 const vf scale = vset(a->scale[(i + c % N) * si + b * sb]);
-                const int32_t sum = kind == BLOCK4 ? a->sum[(i + c % N) * nb + b] : 0;
-                f[c] = MATH(kind) == BLOCK8 ? vfma(scale, vcvt(s[c]), f[c])
-                                            : w4_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
+                const int32_t sum = kind == BLOCK4 || MATH(kind) == OFFSET4 ? a->sum[(i + c % N) * nb + b] : 0;
+                f[c] = block_add(s[c], row(&v, c / N, 0), sum, scale, f[c], kind);
                 KEEP(f[c]);
             }
             rows_add(&l, LESS_BYTES(kind), P);
@@ -525,7 +549,7 @@ INLINE void dot_tile(const target *to, const call *g, const panels *w, int64_t i
         rows_add(&x, FR_BLOCK, N);
         rows_add(&v, BLOCK_BYTES(kind), P);
     }
-    if (MATH(kind) != BLOCK4) {
+    if (MATH(kind) == TOKEN8 || MATH(kind) == BLOCK8) {
         UNROLL for (int c = 0; c < P * N; c++) {
             const vf ws = vld(w->wscale + c / N * w->wscale_step);
             f[c] = MATH(kind) == BLOCK8 ? vmul(f[c], ws) : vmul(vcvt(s[c]), vmul(ws, vset(a->scale[i + c % N])));
@@ -543,7 +567,7 @@ INLINE void run_group(const call *g, const panels *w, int64_t p, int64_t step, i
         const target to = target_of(g->e, g->y, g->ldy, g->n, i, 16 * p, 16 * step, t, rows, r);
         n = even(rows - r, W);
         panels at = *w;
-        if (kind == (BLOCK4 | READY)) {
+        if (IS4(kind) && (kind & READY)) {
             const int64_t tile = (i + r - g->m0) / W;
             at.next += tile * (g->a->kp / FR_BLOCK) * at.lines * 64;
             at.lines = tile < W4_LINES ? at.lines : 0;
@@ -564,7 +588,7 @@ INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, 
     const int64_t panel = g->a->kp / FR_BLOCK * BLOCK_BYTES(kind), l = (g->p1 - p0) / P;
     for (int64_t p = p0; p < p0 + l; p++) {
         panels w = {.w = g->w + p * panel, .w_step = l * panel, .wscale_step = 16 * l};
-        w.wscale = MATH(kind) == BLOCK4 ? NULL : g->wscale + 16 * p;
+        w.wscale = g->wscale ? g->wscale + 16 * p : NULL;
         run_group(g, &w, p, l, g->m0, g->m1 - g->m0, P, W, kind);
     }
     return p0 + P * l;
@@ -573,19 +597,22 @@ INLINE int64_t run_streams(const call *g, int64_t p0, const int P, const int W, 
 INLINE void run_panels(const call *g, int64_t p, const int P, const int W, const int kind) {
     const int64_t nb = g->a->kp / FR_BLOCK, panel = nb * BLOCK_BYTES(kind);
     panels w = {.w = g->w + p * panel, .less = g->ready, .w_step = panel, .less_step = nb * 64, .wscale_step = 16};
-    for (int j = 0; kind == BLOCK4 && j < P; j++) {
-        prepare4(g->ready + j * nb * READY_BLOCK4, w.w + j * panel, nb);
+    for (int j = 0; j < P; j++) {
+        if (kind == BLOCK4) {
+            prepare4(g->ready + j * nb * READY_BLOCK4, w.w + j * panel, nb);
+        } else if (kind == OFFSET4) {
+            prepare4o(g->ready + j * nb * READY_BLOCK4, w.w + j * panel, nb);
+        } else {
+            prepare8((int32_t *)(void *)(g->ready + j * nb * 64), w.w + j * panel, nb, kind);
+        }
     }
-    for (int j = 0; kind != BLOCK4 && j < P; j++) {
-        prepare8((int32_t *)(void *)(g->ready + j * nb * 64), w.w + j * panel, nb, kind);
-    }
-    if (kind == BLOCK4) {
+    if (IS4(kind)) {
         const int64_t tiles = (g->m1 - g->m0 + W - 1) / W;
         w = (panels){.w = g->ready, .less = g->ready + 512, .w_step = nb * READY_BLOCK4, .less_step = nb * READY_BLOCK4};
         w.next = g->w + (p + P) * panel, w.next_step = panel;
         w.lines = p + 2 * P <= g->p1 ? (W4_LINES + tiles - 1) / tiles : 0;
     } else {
-        w.wscale = g->wscale + 16 * p;
+        w.wscale = g->wscale ? g->wscale + 16 * p : NULL;
     }
     for (int64_t i = g->m0, rows; i < g->m1; i += rows) {
         rows = even(g->m1 - i, GROUP);
@@ -601,18 +628,18 @@ static void shift_tokens(const call *g) {
     }
 }
 /* What the unsigned weights of gemm_w8 need. */
-static void sum_tokens(const call *g) {
+static void sum_tokens(const call *g, const int kind) {
     const int64_t nb = g->a->kp / FR_BLOCK, m = g->m1 - g->m0;
     const int32_t *sum = g->a->sum + g->m0 * nb;
     for (int64_t i = 0; i < m; i++) {
         int32_t total = 0;
         for (int64_t b = 0; b < nb; b++) {
             total += sum[i * nb + b];
-            if (g->a->blocked) {
+            if (kind != TOKEN8) {
                 g->less[i * nb + b] = -128 * sum[i * nb + b];
             }
         }
-        if (!g->a->blocked) {
+        if (kind == TOKEN8) {
             g->less[i] = -128 * total;
         }
     }
@@ -622,8 +649,10 @@ INLINE void run_call(const call *g, const int kind) {
     const int64_t m = g->m1 - g->m0;
     const int most = kind == TOKEN8 ? 12 : 6;
     int64_t p = g->p0;
-    if (m > (kind == BLOCK4 ? FEW : SOME)) {
-        shift_tokens(g);
+    if (m > (IS4(kind) ? FEW : SOME)) {
+        if (SHIFTED(kind | READY)) {
+            shift_tokens(g);
+        }
         for (; p + 2 <= g->p1; p += 2) {
             run_panels(g, p, 2, most, kind);
         }
@@ -632,8 +661,8 @@ INLINE void run_call(const call *g, const int kind) {
         }
         return;
     }
-    if (kind != BLOCK4) {
-        sum_tokens(g);
+    if (!IS4(kind)) {
+        sum_tokens(g, kind);
     }
     if (kind == TOKEN8 && m <= FEW) {
         p = run_streams(g, p, 4, 6, kind);
@@ -678,6 +707,22 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     g.w = w, g.p0 = p0, g.p1 = p1, g.n = n;
     if (m1 > m0) {
         run_call(&g, BLOCK4);
+    }
+}
+static void gemm_w4o(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    call g = call_of(y, ldy, a, m0, m1, e, scratch);
+    g.w = w, g.p0 = p0, g.p1 = p1, g.n = n;
+    if (m1 > m0) {
+        run_call(&g, OFFSET4);
+    }
+}
+static void gemm_w8b(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    call g = call_of(y, ldy, a, m0, m1, e, scratch);
+    g.w = w, g.p0 = p0, g.p1 = p1, g.n = n;
+    if (m1 > m0) {
+        run_call(&g, SCALED8);
     }
 }
 

@@ -27,10 +27,14 @@ OP vi dp(vi s, vi u, vi x) {
 /* Few tokens: the weights are the unsigned operand, made so on their way from memory.  Many: the activations are, then signed
  * weights are read as they lie (int8) or as prepare4 has unpacked them, and 128 times their sums, which depend on the panel
  * alone, are taken off. */
-enum { TOKEN8, BLOCK8, BLOCK4 };
-enum { READY_BLOCK4 = 640 }; /* 512 bytes of code - zero, int32 less[16], float scale[16] */
+enum { TOKEN8, BLOCK8, BLOCK4, SCALED8, OFFSET4 }; /* gemm_w8 by token and by block, gemm_w4, gemm_w8b, gemm_w4o */
+/* 512 bytes of code - zero, int32 less[16], float scale[16]; OFFSET4: 512 bytes of codes, which stay the unsigned operand, float
+ * offset[16], float scale[16]. */
+enum { READY_BLOCK4 = 640 };
 enum { FEW = 5 };
-#define BLOCK_BYTES(kind) ((kind) == BLOCK4 ? FR_W4_BLOCK : 512)
+#define IS4(kind) ((kind) == BLOCK4 || (kind) == OFFSET4)
+#define BLOCK_BYTES(kind)                                                                                                        \
+    ((kind) == BLOCK4 ? FR_W4_BLOCK : (kind) == OFFSET4 ? FR_W4O_BLOCK : (kind) == SCALED8 ? FR_W8B_BLOCK : 512)
 
 /* The operands of one call of gemm_w8 or gemm_w4, and what it keeps in its scratch. */
 typedef struct call {
@@ -48,14 +52,20 @@ typedef struct call {
 
 /* Unsigned weights of rows 8 h .. 8 h + 7 and k step s (4 k each) of a block. */
 INLINE vi fetch(const uint8_t *w, int s, int h, const int kind) {
-    if (kind != BLOCK4) {
+    if (!IS4(kind)) {
         return vixor(LD(w + 64 * s + 32 * h), _mm256_set1_epi8(-128));
     }
     const vi q = LD(w + 64 * (s % 4) + 32 * h);
     return viand(s < 4 ? q : _mm256_srli_epi16(q, 4), _mm256_set1_epi8(15));
 }
 OP vi zeros8(const uint8_t *block, int h) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(block + 288 + 8 * h))); }
-OP vf scales8(const uint8_t *block, int h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(block + 256 + 16 * h))); }
+OP vf halves8(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+OP vf scales8(const uint8_t *block, int h) { return halves8(block + 256 + 16 * h); }
+OP vf offsets8(const uint8_t *block, int h) { return halves8(block + 288 + 16 * h); }
+/* OFFSET4: what a dot adds to f. */
+OP vf add_offset(vi dot, vf wscale, vf offset, int32_t sum, vf scale, vf f) {
+    return vfma(scale, vfma(wscale, vcvt(dot), vmul(offset, vset((float)sum))), f);
+}
 
 /* One block's part of 8 rows and one token: f or, by token, d, the int32 sum so far.  first: ask for the
  * weights ahead. */
@@ -65,7 +75,7 @@ INLINE void few_step(vf *f, vi *d, const uint8_t *block, int h, const int8_t *x,
     UNROLL for (int k = 0; k < 4; k++) {
         if (first) {
             _mm_prefetch((const char *)block + 1024 + 64 * k, _MM_HINT_T0);
-            if (kind != BLOCK4) {
+            if (!IS4(kind)) {
                 _mm_prefetch((const char *)block + 1280 + 64 * k, _MM_HINT_T0);
             }
         }
@@ -79,6 +89,10 @@ INLINE void few_step(vf *f, vi *d, const uint8_t *block, int h, const int8_t *x,
         *d = s;
     } else if (kind == BLOCK8) {
         *f = vfma(vset(scale), vcvt(visub(s, viset(128 * sum))), *f);
+    } else if (kind == SCALED8) {
+        *f = vfma(vmul(halves8(block + 512 + 16 * h), vset(scale)), vcvt(visub(s, viset(128 * sum))), *f);
+    } else if (kind == OFFSET4) {
+        *f = add_offset(s, scales8(block, h), offsets8(block, h), sum, vset(scale), *f);
     } else { /* zero and sum fit the low 16 bits */
         s = visub(s, _mm256_madd_epi16(zeros8(block, h), viset(sum)));
         *f = vfma(vmul(scales8(block, h), vset(scale)), vcvt(s), *f);
@@ -166,7 +180,7 @@ static void prepare8(int32_t *less, const uint8_t *w, int64_t nb, const int kind
     for (int h = 0; h < 2; h++) {
         vi all = viset(0);
         for (int64_t b = 0; b < nb; b++) {
-            all = less_block(kind == TOKEN8 ? all : viset(0), w + 512 * b, h);
+            all = less_block(kind == TOKEN8 ? all : viset(0), w + BLOCK_BYTES(kind) * b, h);
             _mm256_store_si256((void *)(less + (kind == TOKEN8 ? 0 : 16 * b) + 8 * h), all);
         }
     }
@@ -185,12 +199,23 @@ static void prepare4(uint8_t *d, const uint8_t *w, int64_t nb) {
     }
 }
 
+static void prepare4o(uint8_t *d, const uint8_t *w, int64_t nb) {
+    for (int64_t b = 0; b < nb; b++, w += FR_W4O_BLOCK, d += READY_BLOCK4) {
+        UNROLL for (int h = 0; h < 2; h++) {
+            UNROLL for (int s = 0; s < 8; s++) { _mm256_store_si256((void *)(d + 64 * s + 32 * h), fetch(w, s, h, OFFSET4)); }
+            vst((void *)(d + 512 + 32 * h), offsets8(w, h));
+            vst((void *)(d + 576 + 32 * h), scales8(w, h));
+        }
+    }
+}
+
 /* Panel p, prepared, x N tokens from token i on: by token 12 sums in registers, by block 6 with as many floats. */
 INLINE void many_tile(float *t, const call *g, int64_t p, int64_t i, const int N, const int kind) {
     const fr_act8 *a = g->a;
     const int64_t kp = a->kp, nb = kp / FR_BLOCK, per = a->blocked ? nb : 1, step = a->blocked ? 1 : 0;
-    const uint8_t *x = g->tokens + (i - g->m0) * kp, *w = kind == BLOCK4 ? g->ready : g->w + p * nb * 512;
-    const uint8_t *less = kind == BLOCK4 ? g->ready + 512 : g->ready;
+    const uint8_t *w = IS4(kind) ? g->ready : g->w + p * nb * BLOCK_BYTES(kind);
+    const uint8_t *x = kind == OFFSET4 ? (const uint8_t *)a->q + i * kp : g->tokens + (i - g->m0) * kp;
+    const uint8_t *less = IS4(kind) ? g->ready + 512 : g->ready;
     const float *scale = a->scale + i * per;
     vi s[12];
     vf f[12];
@@ -198,17 +223,17 @@ INLINE void many_tile(float *t, const call *g, int64_t p, int64_t i, const int N
         s[c] = LD(less + 32 * (c % 2));
         f[c] = vset(0.0f);
     }
-    for (int64_t b = 0; b < nb; b++, x += FR_BLOCK, w += kind == BLOCK4 ? READY_BLOCK4 : 512) {
+    for (int64_t b = 0; b < nb; b++, x += FR_BLOCK, w += IS4(kind) ? READY_BLOCK4 : BLOCK_BYTES(kind)) {
         if (kind != TOKEN8) {
-            UNROLL for (int c = 0; c < 2 * N; c++) { s[c] = LD(less + 32 * (c % 2)); }
+            UNROLL for (int c = 0; c < 2 * N; c++) { s[c] = kind == OFFSET4 ? viset(0) : LD(less + 32 * (c % 2)); }
         }
         UNROLL for (int k = 0; k < 8; k++) {
             const vi w0 = LD(w + 64 * k), w1 = LD(w + 64 * k + 32);
             UNROLL for (int n = 0; n < N; n++) {
                 const vi q = bc4(x + n * kp + 4 * k);
-                s[2 * n] = dp(s[2 * n], q, w0);
+                s[2 * n] = kind == OFFSET4 ? dp(s[2 * n], w0, q) : dp(s[2 * n], q, w0);
                 KEEP(s[2 * n]);
-                s[2 * n + 1] = dp(s[2 * n + 1], q, w1);
+                s[2 * n + 1] = kind == OFFSET4 ? dp(s[2 * n + 1], w1, q) : dp(s[2 * n + 1], q, w1);
                 KEEP(s[2 * n + 1]);
             }
         }
@@ -217,14 +242,25 @@ INLINE void many_tile(float *t, const call *g, int64_t p, int64_t i, const int N
         }
         UNROLL for (int c = 0; c < 2 * N; c++) {
             const vf token = vset(scale[c / 2 * per + b * step]);
+            if (kind == OFFSET4) {
+                const float *more = (const void *)(w + 512 + 32 * (c % 2));
+                f[c] = add_offset(s[c], vld(more + 16), vld(more), a->sum[(i + c / 2) * nb + b], token, f[c]);
+                KEEP(f[c]);
+                continue;
+            }
+            if (kind == SCALED8) {
+                f[c] = vfma(vmul(halves8(w + 512 + 16 * (c % 2)), token), vcvt(s[c]), f[c]);
+                KEEP(f[c]);
+                continue;
+            }
             f[c] = vfma(kind == BLOCK8 ? token : vmul(vld((const void *)(w + 576 + 32 * (c % 2))), token), vcvt(s[c]), f[c]);
             KEEP(f[c]);
         }
-        less += kind == BLOCK4 ? READY_BLOCK4 : 64;
+        less += IS4(kind) ? READY_BLOCK4 : 64;
     }
     UNROLL for (int c = 0; c < 2 * N; c++) {
         vf v = f[c];
-        if (kind != BLOCK4) {
+        if (kind == TOKEN8 || kind == BLOCK8) {
             const vf ws = vld(g->wscale + 16 * p + c % 2 * 8);
             v = kind == BLOCK8 ? vmul(v, ws) : vmul(vcvt(s[c]), vmul(ws, vset(scale[c / 2])));
         }
@@ -239,8 +275,10 @@ INLINE void run_many(const call *g, const int kind) {
     for (int64_t p = g->p0; p < g->p1; p++) {
         if (kind == BLOCK4) {
             prepare4(g->ready, g->w + p * nb * FR_W4_BLOCK, nb);
+        } else if (kind == OFFSET4) {
+            prepare4o(g->ready, g->w + p * nb * FR_W4O_BLOCK, nb);
         } else {
-            prepare8((void *)g->ready, g->w + p * nb * 512, nb, kind);
+            prepare8((void *)g->ready, g->w + p * nb * BLOCK_BYTES(kind), nb, kind);
         }
         for (int64_t i = g->m0, rows; i < g->m1; i += rows) {
             float t[GROUP * 16] __attribute__((aligned(64)));
@@ -305,6 +343,18 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     call g = call_of(y, ldy, a, m0, m1, p0, p1, n, e, scratch);
     g.w = w;
     run_call(&g, BLOCK4);
+}
+static void gemm_w4o(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    call g = call_of(y, ldy, a, m0, m1, p0, p1, n, e, scratch);
+    g.w = w;
+    run_call(&g, OFFSET4);
+}
+static void gemm_w8b(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    call g = call_of(y, ldy, a, m0, m1, p0, p1, n, e, scratch);
+    g.w = w;
+    run_call(&g, SCALED8);
 }
 
 /* ---- integer convolution: codes as unsigned bytes ---- */

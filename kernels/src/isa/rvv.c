@@ -270,10 +270,11 @@ INLINE void four(vb c[4], const int8_t *w, const int columns) {
         c[0] = COLUMN(v, 0), c[1] = COLUMN(v, 1), c[2] = COLUMN(v, 2), c[3] = COLUMN(v, 3);
     }
 }
-static void open_panel(int8_t *d, const int8_t *w, int64_t kp) {
-    for (int64_t k = 0; k < kp; k += 4, w += 64, d += 64) {
+/* A panel whose blocks are step bytes apart. */
+static void open_panel(int8_t *d, const int8_t *w, int64_t kp, int64_t step) {
+    for (int64_t k = 0; k < kp; k += 4, d += 64) {
         vb c[4];
-        four(c, w, 0);
+        four(c, w + k / FR_BLOCK * step + k % FR_BLOCK * 16, 0);
         UNROLL for (int j = 0; j < 4; j++) { *(vb_at *)(d + 16 * j) = c[j]; }
     }
 }
@@ -309,9 +310,33 @@ INLINE void w8_tile(float *t, const int8_t *w, const float *wscale, const fr_act
     }
     UNROLL for (int n = 0; n < N; n++) { vst(t + 16 * n, vmul(vld(t + 16 * n), vld(wscale))); }
 }
-/* Tokens i .. i + rows - 1 of the panel at w, of rows 16 p .. 16 p + 15. */
+/* fp16 to float32 by integers and one exact subtraction: CPUs need not have fp16, nor subnormals in time. */
+INLINE vf halves(const uint8_t *p) {
+    vuh h;
+    memcpy(&h, p, 32);
+    const vi v = __builtin_convertvector(h, vi), m = v & 0x7fff, o = viadd(vishl(m, 13), viset(0x38000000));
+    const vf small = vsub(vcastf(viadd(o, viset(0x800000))), vset(0x1p-14f));
+    return vcastf(vcasti(vsel(m < 0x400, small, vcastf(o))) | vishl(v & 0x8000, 16));
+}
+/* Blocks step bytes apart with scales of their own, fp16 in those FR_W8B_BLOCK bytes apart. */
+INLINE void w8b_tile(float *t, const int8_t *w, int64_t step, const uint8_t *scales, const fr_act8 *a, int64_t i,
+                     const int columns, const int N) {
+    const int64_t kp = a->kp, nb = kp / FR_BLOCK;
+    vi s[TILE];
+    memset(t, 0, (size_t)N * 64);
+    for (int64_t b = 0; b < nb; b++) {
+        UNROLL for (int n = 0; n < N; n++) { s[n] = viset(0); }
+        dot8(s, w + step * b, a->q + i * kp + FR_BLOCK * b, kp, FR_BLOCK, columns, N);
+        const vf ws = halves(scales + b * FR_W8B_BLOCK);
+        UNROLL for (int n = 0; n < N; n++) {
+            const float scale = a->blocked ? a->scale[(i + n) * nb + b] : a->scale[i + n];
+            vst(t + 16 * n, vfma(vmul(ws, vset(scale)), vcvt(s[n]), vld(t + 16 * n)));
+        }
+    }
+}
+/* Tokens i .. i + rows - 1 of the panel at w, of rows 16 p .. 16 p + 15; scales: as w8b_tile, or NULL and wscale. */
 INLINE void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t rows, const int8_t *w, const float *wscale,
-                     int64_t p, int64_t n, const fr_epilogue *e, const int columns) {
+                     const uint8_t *scales, int64_t p, int64_t n, const fr_epilogue *e, const int columns) {
     float t[GROUP * 16] __attribute__((aligned(64)));
     expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
     for (int64_t r = 0, tokens; r < rows; r += tokens) {
@@ -319,7 +344,11 @@ INLINE void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t
         switch (tokens) {
 #define CASE(N)                                                                                                                  \
     case N:                                                                                                                      \
-        w8_tile(t + 16 * r, w, wscale + 16 * p, a, i + r, columns, N);                                                           \
+        if (scales) {                                                                                                            \
+            w8b_tile(t + 16 * r, w, columns ? 512 : FR_W8B_BLOCK, scales, a, i + r, columns, N);                                 \
+        } else {                                                                                                                 \
+            w8_tile(t + 16 * r, w, wscale + 16 * p, a, i + r, columns, N);                                                       \
+        }                                                                                                                        \
         break;
             CASE(1)
             CASE(2)
@@ -331,30 +360,33 @@ INLINE void w8_group(float *y, int64_t ldy, const fr_act8 *a, int64_t i, int64_t
     finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
 }
 
-static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
-                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+/* wscale: NULL where every block has scales of its own. */
+static void w8_product(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                       int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t step = wscale ? 512 : FR_W8B_BLOCK;
     for (int64_t p = p0; p < p1; p++) {
-        const int8_t *panel = w + p * 16 * a->kp;
+        const int8_t *panel = w + p * (a->kp / FR_BLOCK) * step;
+        const uint8_t *scales = wscale ? NULL : (const uint8_t *)panel + 512;
         if (m1 - m0 <= TILE) {
-            w8_group(y, ldy, a, m0, m1 - m0, panel, wscale, p, n, e, 0);
+            w8_group(y, ldy, a, m0, m1 - m0, panel, wscale, scales, p, n, e, 0);
             continue;
         }
-        open_panel(scratch, panel, a->kp);
+        open_panel(scratch, panel, a->kp, step);
         for (int64_t i = m0, rows; i < m1; i += rows) {
             rows = even(m1 - i, GROUP);
-            w8_group(y, ldy, a, i, rows, scratch, wscale, p, n, e, 1);
+            w8_group(y, ldy, a, i, rows, scratch, wscale, scales, p, n, e, 1);
         }
     }
 }
-
-/* fp16 to float32 by integers and one exact subtraction: CPUs need not have fp16, nor subnormals in time. */
-INLINE vf halves(const uint8_t *p) {
-    vuh h;
-    memcpy(&h, p, 32);
-    const vi v = __builtin_convertvector(h, vi), m = v & 0x7fff, o = viadd(vishl(m, 13), viset(0x38000000));
-    const vf small = vsub(vcastf(viadd(o, viset(0x800000))), vset(0x1p-14f));
-    return vcastf(vcasti(vsel(m < 0x400, small, vcastf(o))) | vishl(v & 0x8000, 16));
+static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const int8_t *w, const float *wscale,
+                    int64_t p0, int64_t p1, int64_t n, const fr_epilogue *e, void *scratch) {
+    w8_product(y, ldy, a, m0, m1, w, wscale, p0, p1, n, e, scratch);
 }
+static void gemm_w8b(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    w8_product(y, ldy, a, m0, m1, (const int8_t *)w, NULL, p0, p1, n, e, scratch);
+}
+
 INLINE vi zero_points(const uint8_t *p) {
     vub z;
     memcpy(&z, p, 16);
@@ -374,7 +406,8 @@ static void open_block(int8_t *d, const uint8_t *block) {
 /* s + w * x in int16: 16 products of 15 * 127 fit. */
 INLINE vh mac16(vh s, vb w, int8_t x) { return s + __builtin_convertvector(w, vh) * (vh)LANES((int16_t)x); }
 /* t += a block's part of 16 rows x N tokens from token i on; codes: opened, or NULL where the nibbles are taken as they lie. */
-INLINE void w4_step(float *t, const uint8_t *block, const int8_t *codes, const fr_act8 *a, int64_t i, int64_t b, const int N) {
+INLINE void w4_step(float *t, const uint8_t *block, const int8_t *codes, const fr_act8 *a, int64_t i, int64_t b, const int offset,
+                    const int N) {
     const int64_t kp = a->kp, nb = kp / FR_BLOCK;
     const int8_t *x = a->q + i * kp + b * FR_BLOCK;
     vh s[TILE], u[TILE];
@@ -399,46 +432,61 @@ INLINE void w4_step(float *t, const uint8_t *block, const int8_t *codes, const f
         }
     }
     const vf ws = halves(block + 256);
-    const vi zero = zero_points(block + 288);
+    const vi zero = offset ? vcasti(halves(block + 288)) : zero_points(block + 288); /* offset: the bits of the offsets */
     UNROLL for (int n = 0; n < N; n++) {
         const vi d = viadd(__builtin_convertvector(s[n], vi), __builtin_convertvector(u[n], vi));
         const float scale = a->blocked ? a->scale[(i + n) * nb + b] : a->scale[i + n];
+        if (offset) {
+            const vf u = vfma(ws, vcvt(d), vmul(vcastf(zero), vset((float)a->sum[(i + n) * nb + b])));
+            vst(t + 16 * n, vfma(vset(scale), u, vld(t + 16 * n)));
+            continue;
+        }
         const vf v = vcvt(visub(d, zero * viset(a->sum[(i + n) * nb + b])));
         vst(t + 16 * n, vfma(vmul(ws, vset(scale)), v, vld(t + 16 * n)));
     }
 }
 /* All blocks of a panel x rows <= GROUP tokens from token i on. */
-static void w4_panel(float *t, const uint8_t *block, const fr_act8 *a, int64_t i, int64_t rows) {
+INLINE void w4_panel(float *t, const uint8_t *block, const fr_act8 *a, int64_t i, int64_t rows, const int offset) {
     int8_t codes[512] __attribute__((aligned(64)));
     memset(t, 0, (size_t)rows * 64);
-    for (int64_t b = 0; b < a->kp / FR_BLOCK; b++, block += FR_W4_BLOCK) {
+    for (int64_t b = 0; b < a->kp / FR_BLOCK; b++, block += offset ? FR_W4O_BLOCK : FR_W4_BLOCK) {
         if (rows == 1) {
-            w4_step(t, block, NULL, a, i, b, 1);
+            w4_step(t, block, NULL, a, i, b, offset, 1);
             continue;
         }
         open_block(codes, block);
         int64_t r = 0;
         for (; r + TILE <= rows; r += TILE) {
-            w4_step(t + 16 * r, block, codes, a, i + r, b, TILE);
+            w4_step(t + 16 * r, block, codes, a, i + r, b, offset, TILE);
         }
         for (; r < rows; r++) {
-            w4_step(t + 16 * r, block, codes, a, i + r, b, 1);
+            w4_step(t + 16 * r, block, codes, a, i + r, b, offset, 1);
         }
     }
 }
 
-static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
-                    int64_t n, const fr_epilogue *e, void *scratch) {
+INLINE void w4_product(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                       int64_t n, const fr_epilogue *e, const int offset) {
+    const int64_t panel = a->kp / FR_BLOCK * (offset ? FR_W4O_BLOCK : FR_W4_BLOCK);
     float t[GROUP * 16] __attribute__((aligned(64)));
-    (void)scratch;
     for (int64_t i = m0, rows; i < m1; i += rows) {
         rows = even(m1 - i, GROUP);
         for (int64_t p = p0; p < p1; p++) {
             expect_tile(y, ldy, 1, 16, (int)rows, i, 16 * p, e);
-            w4_panel(t, w + p * (a->kp / FR_BLOCK) * FR_W4_BLOCK, a, i, rows);
+            w4_panel(t, w + p * panel, a, i, rows, offset);
             finish_tile(y, ldy, t, 1, 16, (int)rows, i, 16 * p, n, e);
         }
     }
+}
+static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                    int64_t n, const fr_epilogue *e, void *scratch) {
+    (void)scratch;
+    w4_product(y, ldy, a, m0, m1, w, p0, p1, n, e, 0);
+}
+static void gemm_w4o(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    (void)scratch;
+    w4_product(y, ldy, a, m0, m1, w, p0, p1, n, e, 1);
 }
 
 /* An opened panel. */

@@ -179,14 +179,20 @@ static void gemm_w8(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
     }
 }
 
-/* Dot of 32 activations and row r of a W4 block, zero point included; sum: of the 32 activations. */
-static int32_t dot4(const uint8_t *block, const int8_t *q, int32_t sum, int64_t r) {
+/* Dot of 32 activations and the codes of row r of a W4 or W4O block. */
+static int32_t dot4(const uint8_t *block, const int8_t *q, int64_t r) {
     int32_t d = 0;
     for (int k = 0; k < FR_BLOCK; k++) {
         uint8_t byte = block[k % 16 / 4 * 64 + r * 4 + k % 4];
         d += (k < 16 ? byte & 15 : byte >> 4) * q[k];
     }
-    return d - block[288 + r] * sum;
+    return d;
+}
+/* Half r of those at p. */
+static float half_at(const uint8_t *p, int64_t r) {
+    uint16_t h;
+    memcpy(&h, p + 2 * r, 2);
+    return fr_half_to_float(h);
 }
 
 static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
@@ -199,11 +205,47 @@ static void gemm_w4(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t
             const int64_t r = row % FR_PANEL;
             float v = 0.0f;
             for (int64_t b = 0; b < nb; b++, block += FR_W4_BLOCK) {
-                uint16_t half;
-                memcpy(&half, block + 256 + 2 * r, 2);
                 float s = a->blocked ? a->scale[i * nb + b] : a->scale[i];
-                int32_t d = dot4(block, a->q + i * a->kp + b * FR_BLOCK, a->sum[i * nb + b], r);
-                v = FR_FMA(fr_half_to_float(half) * s, (float)d, v);
+                int32_t d = dot4(block, a->q + i * a->kp + b * FR_BLOCK, r) - block[288 + r] * a->sum[i * nb + b];
+                v = FR_FMA(half_at(block + 256, r) * s, (float)d, v);
+            }
+            y[i * ldy + row] = finish(v, e, i, row);
+        }
+    }
+}
+
+static void gemm_w4o(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t nb = a->kp / FR_BLOCK;
+    (void)scratch;
+    for (int64_t i = m0; i < m1; i++) {
+        for (int64_t row = p0 * FR_PANEL; row < p1 * FR_PANEL && row < n; row++) {
+            const uint8_t *block = w + row / FR_PANEL * nb * FR_W4O_BLOCK;
+            const int64_t r = row % FR_PANEL;
+            float v = 0.0f;
+            for (int64_t b = 0; b < nb; b++, block += FR_W4O_BLOCK) {
+                float s = a->blocked ? a->scale[i * nb + b] : a->scale[i], rest = half_at(block + 288, r);
+                rest = rest * (float)a->sum[i * nb + b];
+                v = FR_FMA(s, FR_FMA(half_at(block + 256, r), (float)dot4(block, a->q + i * a->kp + b * FR_BLOCK, r), rest), v);
+            }
+            y[i * ldy + row] = finish(v, e, i, row);
+        }
+    }
+}
+
+static void gemm_w8b(float *y, int64_t ldy, const fr_act8 *a, int64_t m0, int64_t m1, const uint8_t *w, int64_t p0, int64_t p1,
+                     int64_t n, const fr_epilogue *e, void *scratch) {
+    const int64_t nb = a->kp / FR_BLOCK;
+    (void)scratch;
+    for (int64_t i = m0; i < m1; i++) {
+        for (int64_t row = p0 * FR_PANEL; row < p1 * FR_PANEL && row < n; row++) {
+            const uint8_t *block = w + row / FR_PANEL * nb * FR_W8B_BLOCK;
+            const int64_t r = row % FR_PANEL;
+            float v = 0.0f;
+            for (int64_t b = 0; b < nb; b++, block += FR_W8B_BLOCK) {
+                const float s = a->blocked ? a->scale[i * nb + b] : a->scale[i];
+                const int32_t d = dot8((const int8_t *)block, a->q + i * a->kp + b * FR_BLOCK, r);
+                v = FR_FMA(half_at(block + 512, r) * s, (float)d, v);
             }
             y[i * ldy + row] = finish(v, e, i, row);
         }
