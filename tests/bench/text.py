@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, Q4_1: tokens a second of llama.cpp and ik_llama.cpp, beside what memory and arithmetic allow."""
+"""SmolLM2-135M-Instruct, Q4_1: tokens a second of frugal, llama.cpp and ik_llama.cpp, beside what memory and arithmetic allow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import stats
 from driver import Field, start
+from frugal.quantize import export
 
 from models import fetch
 
@@ -30,10 +31,14 @@ def limit(work: str, threads: int, limits: dict[str, Any], isa: str, file_bytes:
 def measure(work: Path, rounds: int, limits: dict[str, Any], isa: str) -> dict[str, Any]:
     """Work and threads -> tokens a second of every engine, and the limit."""
     model = next(fetch("smollm2").rglob("*.gguf"))
+    folder = work / "smollm2"
+    if not (folder / "model.onnx").exists():
+        export(model, folder)
     report: dict[str, Any] = {"works": {}, "skipped": {}}
     for threads in (1, 2):
         for name, (options, tokens) in WORKS.items():
             with Field() as field:
+                field.add("frugal", start, "frugal", folder, None, threads, **options)
                 for engine in ("llama.cpp", "ik_llama.cpp"):
                     field.add(engine, start, engine, model, None, threads, **options)
                 times = field.race(rounds, "wall", fixed=tokens)

@@ -109,6 +109,29 @@ def ncnn(spec: Spec, feeds: dict[str, Any]) -> Loaded:
     return run, lambda: {"output": np.array(run())[None]}
 
 
+def text_frugal(spec: Spec, _: dict[str, Any]) -> Callable[[int], float]:
+    """frugal.TextModel on a folder; what a prompt shares with the last one is not read again, so only a prefill starts anew."""
+    from frugal.text import TextModel
+
+    model = TextModel.open(spec["model"], threads=spec["threads"], context=2048)
+    turn = 0
+
+    def measured(n: int) -> float:
+        nonlocal turn
+        turn += 1
+        prompt = list(range(1000, 1000 + max(spec.get("depth", 0), 1)))
+        prefill = spec["text"] == "prefill"
+        if prefill:
+            prompt = [2000 + turn % 1000, *range(1000, 999 + n)]
+        else:
+            model.generate(prompt, max_new_tokens=1, ignore_eos=True)
+        start = time.perf_counter()
+        model.generate(prompt, max_new_tokens=1 if prefill else n, ignore_eos=True)  # n steps: the prompt's last token is one
+        return time.perf_counter() - start
+
+    return measured
+
+
 def text_llama(spec: Spec, _: dict[str, Any]) -> Callable[[int], float]:
     """llama.cpp through xllamacpp's server, whose own clock it gives; the cache of a prompt is kept between requests."""
     import xllamacpp
@@ -161,7 +184,7 @@ def text_ik_llama(spec: Spec, _: dict[str, Any]) -> Callable[[int], float]:
 
 ENGINES = {"frugal": frugal, "onnxruntime": onnxruntime, "litert": litert, "openvino": openvino, "ncnn": ncnn}
 # A language model runs N tokens: "text": "prefill" in one piece, "decode" one by one behind `depth` others.
-TEXT = {"llama.cpp": text_llama, "ik_llama.cpp": text_ik_llama}
+TEXT = {"frugal": text_frugal, "llama.cpp": text_llama, "ik_llama.cpp": text_ik_llama}
 
 
 def serve(spec: Spec, say: Callable[[dict[str, Any]], None]) -> None:
@@ -169,7 +192,7 @@ def serve(spec: Spec, say: Callable[[dict[str, Any]], None]) -> None:
     import numpy as np
 
     feeds = dict(np.load(spec["feeds"])) if spec.get("feeds") else {}
-    if spec["engine"] in TEXT:
+    if "text" in spec:
         measured = TEXT[spec["engine"]](spec, feeds)
         say({"ready": spec["engine"]})
         for line in sys.stdin:
