@@ -419,11 +419,13 @@ def test_tied_embedding_is_one_table(form: str) -> None:
     else:
         weight = b.op("DequantizeLinear", codes, scale, axis=1, block_size=64 // groups)
     model = b.model(row, b.op("MatMul", x, b.op("Transpose", weight, perm=[1, 0])))
-    assert counts(model) == {Op.GATHER_PACKED: 1, Op.QUANTIZE_ACT: 1, Op.LINEAR: 1}
+    found = counts(model)
+    assert [found[o] for o in (Op.GATHER_PACKED, Op.QUANTIZE_ACT, Op.LINEAR)] == [1, 1, 1]
     feeds = {"ids": RNG.integers(-50, 50, 7), "x": normal(7, 64)}
     (rows, want), (got_rows, got) = run_onnxruntime(model, feeds), run_frugal(model, feeds)
     np.testing.assert_array_equal(got_rows, rows)
-    np.testing.assert_allclose(got, want, rtol=0, atol=0.02 * np.abs(want).max())  # of 8-bit activations
+    error = 2e-4 if form == "int8 in blocks" else 0.02  # of 16 and of 8 bits of the activations
+    np.testing.assert_allclose(got, want, rtol=0, atol=error * np.abs(want).max())
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -4,21 +4,35 @@
 2. Where x is DequantizeLinear(QuantizeLinear(y)) with one constant scale and zero point 0 (a static int8 graph), it reads
    QUANTIZE_ACT(y, scale): the codes of the graph itself (codes of -128, which QuantizeLinear may give, become -127).
 3. int8 weights with one scale a row get their scales as an operand, padded to whole panels; so does GATHER_PACKED of them.
+   Weights of 8 bits in blocks read 16 bits of x: x = x1 + x2, where x1 is what 8 bits hold and x2 what they miss.  Both are rows
+   of one product, so that the weights are read once.  (SmolLM2's head: top-1 agreement 95.9 % with x1 alone.)
 4. A linear whose result is only read by QUANTIZE_ACT in blocks gives the quantized result itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from ..ir import DType, Graph, Layout, Op, Step, Tensor
-from ..pack import FLOATS, PANEL, round_up
+from ..dims import Dim
+from ..ir import Binary, DType, Graph, Layout, Op, Reduce, Step, Tensor, Unary
+from ..pack import BLOCK, FLOATS, PANEL, round_up
 from .match import Matcher
 
 DEFAULT = Layout.A8_BLOCK  # MiniLM int8, mean cosine to fp32 on STS-B: 0.9992 with blocks, 0.9971 with one scale a token
 
 
 def quantize_activations(graph: Graph, activations: str) -> None:
+    for step in list(graph.steps):
+        if (
+            step.op == Op.LINEAR
+            and step.inputs[1] is not None
+            and step.inputs[1].layout == Layout.W8B_P16
+            and activations == "int8"
+        ):
+            _split(graph, step)
     find = Matcher(graph)
     made: dict[tuple[Tensor, Layout, Step | None], Tensor] = {}
     for step in list(graph.steps):
@@ -42,6 +56,47 @@ def quantize_activations(graph: Graph, activations: str) -> None:
         if weight.layout == Layout.W8_P16:
             step.inputs[2] = _scales(weight)
     _quantize_results(graph)
+
+
+def _split(graph: Graph, step: Step) -> None:
+    """The second part of rule 3: step reads x1 and x2 as [2, .., k]; their results are added."""
+    x, out = step.inputs[0], step.out
+    assert x is not None
+    k = x.shape[-1]
+    if not isinstance(k, int) or k % BLOCK or step.attrs[0] or step.inputs[3] is not None or step.inputs[4] is not None:
+        return
+    steps: list[Step] = []
+    blocks = (*x.shape[:-1], k // BLOCK, BLOCK)
+
+    def emit(op: Op, inputs: list[Tensor | None], shape: Sequence[Dim], *attrs: Any) -> Tensor:
+        made = Tensor(f"{x.name}/split{len(steps)}", DType.FLOAT, tuple(shape))
+        steps.append(Step(op, inputs, [made], list(attrs), step.name))
+        return made
+
+    def constant(value: float) -> Tensor:
+        return Tensor(f"{x.name}/{value:g}", DType.FLOAT, (), const=np.array(value, np.float32))
+
+    whole = emit(Op.ALIAS, [x], blocks)
+    size = emit(Op.UNARY, [whole], blocks, Unary.ABS, 0.0, 0.0)
+    top = emit(Op.REDUCE, [size], (*blocks[:-1], 1), int(Reduce.MAX), 1 << (len(blocks) - 1))
+    scale = emit(Op.BINARY, [top, constant(1 / 127)], top.shape, Binary.MUL)
+    scale = emit(Op.BINARY, [scale, constant(2.0**-100)], top.shape, Binary.MAX)
+    code = emit(Op.BINARY, [whole, scale], blocks, Binary.DIV)
+    code = emit(Op.UNARY, [code], blocks, Unary.ROUND, 0.0, 0.0)
+    first = emit(Op.BINARY, [code, scale], blocks, Binary.MUL)
+    rest = emit(Op.BINARY, [whole, first], blocks, Binary.SUB)
+    parts: list[Tensor | None] = [emit(Op.ALIAS, [t], (1, *x.shape)) for t in (first, rest)]
+    both = emit(Op.CONCAT, parts, (2, *x.shape), 0)
+    at = next(i for i, s in enumerate(graph.steps) if s is step)
+    graph.steps[at:at] = steps
+    step.inputs[0] = both
+    step.outputs = [Tensor(f"{out.name}/parts", DType.FLOAT, (2, *out.shape))]
+    total = Tensor(f"{out.name}/sum", DType.FLOAT, (1, *out.shape))
+    at = next(i for i, s in enumerate(graph.steps) if s is step)
+    graph.steps[at + 1 : at + 1] = [
+        Step(Op.REDUCE, [step.out], [total], [int(Reduce.SUM), 1], step.name),
+        Step(Op.ALIAS, [total], [out], [], step.name),
+    ]
 
 
 def _quantize_results(graph: Graph) -> None:
