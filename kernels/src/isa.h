@@ -231,17 +231,17 @@ struct frugal_isa {
     /* y[i] = x[i], fp16 to float32. */
     void (*widen)(float *y, const uint16_t *x, int64_t n);
     /* y[i*ldy + j] = (float)(sum over c < d of q[i*ldq + c] * k[j*ldk + c]) * (qs[i] * ks[j]), i < m, j < n.  q in [-127, 127] is
-     * readable and 0 up to the next multiple of 64. */
+     * readable and 0 up to the next multiple of 64.  A hint: the `ahead` rows from next on, ldk apart, are wanted soon. */
     void (*qk8)(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                const float *ks, int64_t m, int64_t n, int64_t d);
+                const float *ks, int64_t m, int64_t n, int64_t d, const int8_t *next, int64_t ahead);
     /* u = w[i] == 0 ? 0 : w[i] * s[i];  a = max |u| (as in quantize);  a NaN or inf: p = 0, returns NaN;  a < 2^-100: p = 0,
      * returns 0;  else p = rintf(u * (32512 / a)), returns a * (1/32512 rounded to float).  p is written, with zeros, up to the
      * next multiple of 16. */
     float (*weights8)(int16_t *p, const float *w, const float *s, int64_t n);
     /* y[i*ldy + c] = (float)(sum over j < n of p[i*ldp + j] * v[j*ldv + c]) * ps[i], i < m, c < e.  n <= 512 and |p| <= 32512, so
-     * that int32 holds every sum; p is readable and 0 up to the next multiple of 16. */
+     * that int32 holds every sum; p is readable and 0 up to the next multiple of 16.  next, ahead: as in qk8. */
     void (*pv8)(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
-                int64_t n, int64_t e);
+                int64_t n, int64_t e, const int8_t *next, int64_t ahead);
 };
 
 extern const frugal_isa *const fr_isa_scalar; /* never NULL */

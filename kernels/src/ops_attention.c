@@ -447,23 +447,72 @@ static void row_weights(const attention *a, const tile *t, int64_t r, float *x, 
 typedef struct block {
     int64_t j, n;
     const uint8_t *k, *v; /* of its first key, as they lie in memory */
+    const float *k_scale, *v_scale;
+    const uint8_t *next_k,
+        *next_v; /* with few rows: the `next` keys and values that this thread will probably read after these */
+    int64_t next;
 } block;
 
+/* Rows from .. to - 1 of the next block, of `row` elements and `size` used ones, to the second-level cache: a block is read
+ * faster than memory answers, so each phase asks for some of the block to come (int8: qk8 and pv8 do). */
+static void fetch(const attention *a, const block *b, const uint8_t *next, int64_t row, int64_t size, int64_t from, int64_t to) {
+    for (int64_t i = from; i < fr_min(to, b->next); i++) {
+        for (int64_t at = 0; at < size * a->size; at += 64)
+            __builtin_prefetch(next + i * row * a->size + at, 0, 2);
+    }
+}
+
+static const uint8_t *keys_at(const attention *a, int64_t batch, int64_t kv, int64_t j) {
+    return a->k + (batch * a->k_batch + kv * a->k_head + j * a->k_row) * a->size;
+}
+static const uint8_t *values_at(const attention *a, int64_t batch, int64_t kv, int64_t j) {
+    return a->v + (batch * a->v_batch + kv * a->v_head + j * a->v_row) * a->size;
+}
+
+/* What follows block j: the next one, or the first of the next key head. */
+static void find_next(const attention *a, block *b, int64_t batch, int64_t kv, int64_t end) {
+    int64_t j = b->j + BLOCK;
+    b->next_k = b->k, b->next_v = b->v;
+    if (a->heads * a->count > FEW_ROWS || a->each > 1)
+        return;
+    if (j >= end) {
+        batch += ++kv / a->g, kv %= a->g;
+        if (batch >= a->b)
+            return;
+        const tile t = tile_at(a, batch, kv, 0);
+        j = t.first / BLOCK * BLOCK, end = t.keys;
+    }
+    b->next = fr_max(0, fr_min(BLOCK, end - j));
+    b->next_k = keys_at(a, batch, kv, j), b->next_v = values_at(a, batch, kv, j);
+}
+
+/* n scales, scale_row apart, side by side, with zeros up to a whole panel: in place where they are that already. */
+static const float *scales_at(const attention *a, float *copy, const float *from, int64_t n) {
+    if (a->direct && a->scale_row == 1)
+        return from;
+    for (int64_t i = 0; i < n; i++)
+        copy[i] = from[i * a->scale_row];
+    for (int64_t i = n; i % FR_PANEL != 0; i++)
+        copy[i] = 0;
+    return copy;
+}
+
 static void open_block(const attention *a, const workspace *w, block *b, int64_t batch, int64_t kv, int64_t j, int64_t end) {
-    const uint8_t *k = a->k + (batch * a->k_batch + kv * a->k_head) * a->size,
-                  *v = a->v + (batch * a->v_batch + kv * a->v_head) * a->size;
     const int64_t scales = batch * a->t * a->g + kv * a->scale_head + j * a->scale_row;
-    *b = (block){.j = j, .n = fr_min(BLOCK, end - j), .k = k + j * a->k_row * a->size, .v = v + j * a->v_row * a->size};
+    *b = (block){.j = j, .n = fr_min(BLOCK, end - j), .k = keys_at(a, batch, kv, j), .v = values_at(a, batch, kv, j)};
+    find_next(a, b, batch, kv, end);
     if (a->dtype == FR_I8) {
-        for (int64_t i = 0; i < b->n; i++)
-            w->k_scale[i] = a->k_scale[scales + i * a->scale_row], w->v_scale[i] = a->v_scale[scales + i * a->scale_row];
-        for (int64_t i = b->n; i % FR_PANEL != 0; i++)
-            w->k_scale[i] = 0;
+        b->k_scale = scales_at(a, w->k_scale, a->k_scale + scales, b->n);
+        b->v_scale = scales_at(a, w->v_scale, a->v_scale + scales, b->n);
         if (!a->direct) /* as W8_P16: 4 codes are 32 bits */
             a->c->isa->pack_rows(w->keys, b->k, a->k_row, FR_ROWS_32, b->n, a->d / 4);
         return;
     }
-    a->c->isa->pack_rows(w->keys, b->k, a->k_row * a->size, a->dtype == FR_F16 ? FR_ROWS_HALF : FR_ROWS_32, b->n, a->d);
+    for (int64_t i = 0; i < b->n; i += FR_PANEL) {
+        fetch(a, b, b->next_k, a->k_row, a->d, i, i + FR_PANEL);
+        a->c->isa->pack_rows(w->keys + i * a->d, b->k + i * a->k_row * a->size, a->k_row * a->size,
+                             a->dtype == FR_F16 ? FR_ROWS_HALF : FR_ROWS_32, fr_min(FR_PANEL, b->n - i), a->d);
+    }
     for (int64_t i = 0; a->copy_v && i < b->n; i++) {
         const uint8_t *row = b->v + i * a->v_row * a->size;
         if (a->dtype == FR_F16)
@@ -481,10 +530,10 @@ static void tile_scores(const attention *a, const tile *t, const block *b, const
         isa->gemm_f32(w->scores, a->ld, t->q, t->q_row, w->keys + at * a->d, FR_PANEL, FR_PANEL * a->d, t->rows, n, a->d,
                       a->scale, &none);
     else if (a->direct)
-        isa->qk8(w->scores, a->ld, t->a8.q, a->kp, t->a8.scale, (const int8_t *)b->k + at * a->k_row, a->k_row, w->k_scale + at,
-                 t->rows, n, a->d);
+        isa->qk8(w->scores, a->ld, t->a8.q, a->kp, t->a8.scale, (const int8_t *)b->k + at * a->k_row, a->k_row, b->k_scale + at,
+                 t->rows, n, a->d, (const int8_t *)b->next_k, b->next);
     else
-        isa->gemm_w8(w->scores, a->ld, &t->a8, 0, t->rows, (const int8_t *)(const void *)w->keys + at * a->kp, w->k_scale + at, 0,
+        isa->gemm_w8(w->scores, a->ld, &t->a8, 0, t->rows, (const int8_t *)(const void *)w->keys + at * a->kp, b->k_scale + at, 0,
                      fr_ceil_div(n, FR_PANEL), n, &none, w->gemm);
 }
 
@@ -496,8 +545,9 @@ static void tile_values(const attention *a, const tile *t, const block *b, const
     if (a->dtype == FR_I8) {
         float scale[MAX_ROWS];
         for (int64_t r = 0; r < t->rows; r++)
-            scale[r] = isa->weights8(w->weights + r * a->ld, w->scores + r * a->ld, w->v_scale + at, n);
-        isa->pv8(to->o, to->ld, w->weights, a->ld, scale, (const int8_t *)b->v + at * a->v_row, a->v_row, t->rows, n, a->e);
+            scale[r] = isa->weights8(w->weights + r * a->ld, w->scores + r * a->ld, b->v_scale + at, n);
+        isa->pv8(to->o, to->ld, w->weights, a->ld, scale, (const int8_t *)b->v + at * a->v_row, a->v_row, t->rows, n, a->e,
+                 (const int8_t *)b->next_v, b->next);
         return;
     }
     const int64_t row = a->copy_v ? a->ep : a->v_row;
@@ -515,8 +565,11 @@ static void run_block(const attention *a, const tile *t, const block *b, const w
         return;
     }
     tile_scores(a, t, b, w, j0, j1);
-    for (int64_t r = 0; r < t->rows; r++)
+    for (int64_t r = 0; r < t->rows; r++) {
+        if (a->dtype != FR_I8)
+            fetch(a, b, b->next_v, a->v_row, a->e, b->next * r / t->rows, b->next * (r + 1) / t->rows);
         row_weights(a, t, r, w->scores + r * a->ld, j0, j1, to->m + r, to->l + r);
+    }
     tile_values(a, t, b, w, to, j0, j1);
 }
 
@@ -536,8 +589,8 @@ static void open_result(int64_t rows, const result *to) {
 static void merge(const attention *a, int64_t rows, const result *all, const result *add) {
     for (int64_t r = 0; r < rows; r++) {
         const float m = add->m[r], before = all->m[r], most = m > before || m != m ? m : before;
-        float by[2] = {before - most, m - most}, *o = all->o + r * all->ld;
-        const float *more = add->o + r * add->ld;
+        float by[2] = {before - most, m - most}, *restrict o = all->o + r * all->ld;
+        const float *restrict more = add->o + r * add->ld;
         if (m == -__builtin_inff())
             continue;
         all->m[r] = most;
@@ -548,8 +601,9 @@ static void merge(const attention *a, int64_t rows, const result *all, const res
         }
         a->c->isa->unary(FRUGAL_U_EXP, by, by, 2, 0, 0);
         all->l[r] = all->l[r] * by[0] + add->l[r] * by[1];
+        const float keep = by[0], take = by[1];
         for (int64_t j = 0; j < a->e; j++)
-            o[j] = o[j] * by[0] + more[j] * by[1];
+            o[j] = o[j] * keep + more[j] * take;
     }
 }
 

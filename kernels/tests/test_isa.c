@@ -528,8 +528,8 @@ static void test_qk8(const frugal_isa *isa, int64_t m, int64_t n, int64_t d, int
         q[i] = i % ldq < d ? code8(style) : 0;
     }
     memcpy(b, a, (size_t)(m * ldy) * 4); /* what lies between the rows must stay */
-    fr_isa_scalar->qk8(a, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
-    isa->qk8(b, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
+    fr_isa_scalar->qk8(a, ldy, q, ldq, qs, k, ldk, ks, m, n, d, NULL, 0);
+    isa->qk8(b, ldy, q, ldq, qs, k, ldk, ks, m, n, d, k, n / 2);
     check(same(a, b, m * ldy), "qk8", isa->name, m, n, d);
     free(q), free(k), free(qs), free(ks), free(a), free(b);
 }
@@ -543,8 +543,8 @@ static void test_pv8(const frugal_isa *isa, int64_t m, int64_t n, int64_t e, int
         p[i] = (int16_t)(i % ldp >= n ? 0 : style == 0 ? 32512 : style == 1 ? (rnd() & 1 ? 32512 : -32512) : upto(65025) - 32512);
     }
     memcpy(b, a, (size_t)(m * ldy) * 4);
-    fr_isa_scalar->pv8(a, ldy, p, ldp, ps, v, ldv, m, n, e);
-    isa->pv8(b, ldy, p, ldp, ps, v, ldv, m, n, e);
+    fr_isa_scalar->pv8(a, ldy, p, ldp, ps, v, ldv, m, n, e, NULL, 0);
+    isa->pv8(b, ldy, p, ldp, ps, v, ldv, m, n, e, v, n / 2);
     check(same(a, b, m * ldy), "pv8", isa->name, m, n, e);
     free(p), free(v), free(ps), free(a), free(b);
 }

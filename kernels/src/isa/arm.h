@@ -870,7 +870,8 @@ INLINE void qk8_tile(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const 
     }
 }
 static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                const float *ks, int64_t m, int64_t n, int64_t d) {
+                const float *ks, int64_t m, int64_t n, int64_t d, const int8_t *next, int64_t ahead) {
+    (void)next, (void)ahead;
     for (int64_t i = 0, rows; i < m; i += rows) {
         rows = even(m - i, 3);
         switch (rows) {
@@ -906,7 +907,8 @@ INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const
     UNROLL for (int i = 0; i < 4 * M; i++) { vst(y + i / 4 * ldy + i % 4 * 4, vmul(vcvt(s[i]), vset(ps[i / 4]))); }
 }
 static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
-                int64_t n, int64_t e) {
+                int64_t n, int64_t e, const int8_t *next, int64_t ahead) {
+    (void)next, (void)ahead;
     int64_t c = 0;
     for (; c + 16 <= e; c += 16) {
         for (int64_t i = 0, rows; i < m; i += rows) {

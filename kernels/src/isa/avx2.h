@@ -389,6 +389,8 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
 
 /* ---- attention over int8 caches ---- */
 
+/* Asks for a line of memory, to be found in the second-level cache. */
+#define ASK(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 /* s += the dots of pairs of int16. */
 #define ADD_DOTS(s, w, x)                                                                                                        \
     do {                                                                                                                         \
@@ -419,43 +421,57 @@ INLINE vi add_lanes(const vi *s) {
     const vi b = viadd(_mm256_unpacklo_epi32(s[2], s[3]), _mm256_unpackhi_epi32(s[2], s[3]));
     return viadd(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
 }
+/* y[j] = (float)(the sum of the lanes of s[j]) * (by * ks[j]), j < n <= 4. */
+INLINE void qk8_put(float *y, const vi *s, __m128 by, __m128 ks, const int n) {
+    const vi t = add_lanes(s);
+    const __m128 v = _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1)));
+    const __m128 r = _mm_mul_ps(v, _mm_mul_ps(by, ks));
+    if (n == 4) {
+        _mm_storeu_ps(y, r);
+    } else {
+        vst_n(y, _mm256_castps128_ps256(r), n);
+    }
+}
+/* M queries and four keys, of which n exist.  64 codes a turn, so that the sums stay in their registers. */
+INLINE void qk8_four(float *y, int64_t ldy, const int16_t *q, const float *qs, const int8_t *const *k, const float *ks, int64_t d,
+                     const int n, const int M, const int8_t *ask, int64_t step) {
+    vi s[12];
+    int64_t c = 0;
+    UNROLL for (int i = 0; i < 4 * M; i++) { s[i] = viset(0); }
+    for (; c + 64 <= d; c += 64) {
+        UNROLL for (int i = 0; i < 4; i++) { ASK(ask + i * step + c); }
+        UNROLL for (int i = 0; i < 64; i += 16) { qk8_step(s, q, k, c + i, d, M, 1); }
+    }
+    for (; c + 16 <= d; c += 16) {
+        qk8_step(s, q, k, c, d, M, 1);
+    }
+    if (c < d) {
+        qk8_step(s, q, k, c, d, M, 0);
+    }
+    const __m128 by = n == 4 ? _mm_loadu_ps(ks) : _mm256_castps256_ps128(vld_n(ks, n));
+    UNROLL for (int i = 0; i < M; i++) { qk8_put(y + i * ldy, s + 4 * i, _mm_set1_ps(qs[i]), by, n); }
+}
 INLINE void qk8_tile(float *y, int64_t ldy, const int16_t *q, const float *qs, const int8_t *k, int64_t ldk, const float *ks,
-                     int64_t n, int64_t d, const int M) {
-    for (int64_t j = 0; j < n; j += 4, k += 4 * ldk) {
-        const int64_t last = n - j < 4 ? n - j - 1 : 3;
-        const int8_t *const rows[4] = {k, k + (last < 1 ? last : 1) * ldk, k + (last < 2 ? last : 2) * ldk, k + last * ldk};
-        vi s[12];
-        int64_t c = 0;
-        UNROLL for (int i = 0; i < 4 * M; i++) { s[i] = viset(0); }
-        UNROLL for (int i = 0; i < 4; i++) { _mm_prefetch((const char *)rows[i] + 24 * ldk, _MM_HINT_T0); }
-        for (; c + 16 <= d; c += 16) {
-            qk8_step(s, q, rows, c, d, M, 1);
-        }
-        if (c < d) {
-            qk8_step(s, q, rows, c, d, M, 0);
-        }
-        const __m128 by = last == 3 ? _mm_loadu_ps(ks + j) : _mm256_castps256_ps128(vld_n(ks + j, (int)last + 1));
-        UNROLL for (int i = 0; i < M; i++) {
-            const vi t = add_lanes(s + 4 * i);
-            const __m128 v = _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1)));
-            const __m128 r = _mm_mul_ps(v, _mm_mul_ps(_mm_set1_ps(qs[i]), by));
-            if (last == 3) {
-                _mm_storeu_ps(y + i * ldy + j, r);
-            } else {
-                vst_n(y + i * ldy + j, _mm256_castps128_ps256(r), (int)last + 1);
-            }
-        }
+                     int64_t n, int64_t d, const int M, const int8_t *next, int64_t ahead) {
+    int64_t j = 0;
+    for (; j + 4 <= n; j += 4, k += 4 * ldk) {
+        const int8_t *const rows[4] = {k, k + ldk, k + 2 * ldk, k + 3 * ldk};
+        qk8_four(y + j, ldy, q, qs, rows, ks + j, d, 4, M, j < ahead ? next + j * ldk : k, ldk);
+    }
+    if (j < n) {
+        const int8_t *const rows[4] = {k, k + (n - j > 1 ? ldk : 0), k + (n - j > 2 ? 2 * ldk : 0), k};
+        qk8_four(y + j, ldy, q, qs, rows, ks + j, d, (int)(n - j), M, k, 0);
     }
 }
 
 static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                const float *ks, int64_t m, int64_t n, int64_t d) {
+                const float *ks, int64_t m, int64_t n, int64_t d, const int8_t *next, int64_t ahead) {
     int16_t wide[3 * QK_DEPTH] __attribute__((aligned(64)));
     if (d > QK_DEPTH) {
         qk8_rest(y, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
         return;
     }
-    for (int64_t i = 0, rows; i < m; i += rows) {
+    for (int64_t i = 0, rows; i < m; i += rows, ahead = 0) {
         rows = even(m - i, 3);
         for (int64_t r = 0; r < rows; r++) {
             for (int64_t c = 0; c < d; c += 16) { /* queries are readable beyond d */
@@ -464,36 +480,44 @@ static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float
         }
         switch (rows) {
         case 1:
-            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 1);
+            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 1, next, ahead);
             break;
         case 2:
-            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 2);
+            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 2, next, ahead);
             break;
         default:
-            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 3);
+            qk8_tile(y + i * ldy, ldy, wide, qs + i, k, ldk, ks, n, d, 3, next, ahead);
             break;
         }
     }
 }
 
-/* Rows of 16 C columns of M queries; two tokens a step, their codes side by side. */
-INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv,
-                     int64_t n, const int M, const int C) {
-    vi s[12];
-    UNROLL for (int i = 0; i < 2 * C * M; i++) { s[i] = viset(0); }
-    for (int64_t j = 0; j < n; j += 2, v += 2 * ldv) {
-        const int8_t *next = j + 1 < n ? v + ldv : v;
-        _mm_prefetch((const char *)v + 24 * ldv, _MM_HINT_T0);
-        _mm_prefetch((const char *)v + 25 * ldv, _MM_HINT_T0);
-        UNROLL for (int c = 0; c < C; c++) {
-            const vi a = codes16(v, 16 * c, 0, 1), b = codes16(next, 16 * c, 0, 1);
-            const vi lo = _mm256_unpacklo_epi16(a, b), hi = _mm256_unpackhi_epi16(a, b);
-            UNROLL for (int i = 0; i < M; i++) {
-                const vi w = bc4(p + i * ldp + j);
-                ADD_DOTS(s[2 * (i * C + c)], lo, w);
-                ADD_DOTS(s[2 * (i * C + c) + 1], hi, w);
-            }
+/* Two tokens, their codes side by side, of 16 C columns and M queries. */
+INLINE void pv8_step(vi *s, const int16_t *p, int64_t ldp, const int8_t *v, const int8_t *next, const int M, const int C) {
+    UNROLL for (int c = 0; c < C; c++) {
+        const vi a = codes16(v, 16 * c, 0, 1), b = codes16(next, 16 * c, 0, 1);
+        const vi lo = _mm256_unpacklo_epi16(a, b), hi = _mm256_unpackhi_epi16(a, b);
+        UNROLL for (int i = 0; i < M; i++) {
+            const vi w = bc4(p + i * ldp);
+            ADD_DOTS(s[2 * (i * C + c)], lo, w);
+            ADD_DOTS(s[2 * (i * C + c) + 1], hi, w);
         }
+    }
+}
+/* Rows of 16 C columns of M queries; eight tokens a turn, so that the sums stay in their registers. */
+INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv,
+                     int64_t n, const int M, const int C, const int8_t *next, int64_t ahead) {
+    vi s[12];
+    int64_t j = 0;
+    UNROLL for (int i = 0; i < 2 * C * M; i++) { s[i] = viset(0); }
+    for (; j + 8 <= n; j += 8, v += 8 * ldv) {
+        if (j < ahead) {
+            UNROLL for (int t = 0; t < 8; t++) { ASK(next + (j + t) * ldv); }
+        }
+        UNROLL for (int t = 0; t < 8; t += 2) { pv8_step(s, p + j + t, ldp, v + t * ldv, v + (t + 1) * ldv, M, C); }
+    }
+    for (; j < n; j += 2, v += 2 * ldv) {
+        pv8_step(s, p + j, ldp, v, j + 1 < n ? v + ldv : v, M, C);
     }
     UNROLL for (int i = 0; i < C * M; i++) {
         float *to = y + i / C * ldy + 16 * (i % C);
@@ -503,13 +527,13 @@ INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const
     }
 }
 static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
-                int64_t n, int64_t e) {
+                int64_t n, int64_t e, const int8_t *next, int64_t ahead) {
     int64_t c = 0;
     for (; m <= 3 && c + 32 <= e; c += 32) {
 #define CASE(M)                                                                                                                  \
     case M:                                                                                                                      \
         if ((M) <= 3) {                                                                                                          \
-            pv8_tile(y + c, ldy, p, ldp, ps, v + c, ldv, n, M, 2);                                                               \
+            pv8_tile(y + c, ldy, p, ldp, ps, v + c, ldv, n, M, 2, next + c, c % 64 == 0 ? ahead : 0);                            \
         }                                                                                                                        \
         break;
         SIX(m, CASE)
@@ -520,7 +544,8 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
             rows = even(m - i, 6);
 #define CASE(M)                                                                                                                  \
     case M:                                                                                                                      \
-        pv8_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, ps + i, v + c, ldv, n, M, 1);                                           \
+        pv8_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, ps + i, v + c, ldv, n, M, 1, next + c,                                  \
+                 i == 0 && c % 64 == 0 ? ahead : 0);                                                                             \
         break;
             SIX(rows, CASE)
 #undef CASE

@@ -1083,9 +1083,12 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
 
 /* ---- attention over int8 caches ---- */
 
+/* Asks for a line of memory, to be found in the second-level cache. */
+#define ASK(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 /* M queries and 16 keys, of which n exist: the keys of 64 k at a time are turned in registers, one group of 4 k a vector.
  * s begins with -128 times the sums of the queries, as the keys enter plus 128. */
-INLINE void qk8_keys(vi *s, const int8_t *q, int64_t ldq, const int8_t *k, int64_t ldk, int64_t n, int64_t d, const int M) {
+INLINE void qk8_keys(vi *s, const int8_t *q, int64_t ldq, const int8_t *k, int64_t ldk, int64_t n, int64_t d, const int M,
+                     const int8_t *next, int64_t ahead) {
     const vi flip = _mm512_set1_epi8(-128);
     for (int64_t c = 0; c < d; c += 64) {
         const __mmask64 there = d - c >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (d - c)) - 1;
@@ -1093,13 +1096,16 @@ INLINE void qk8_keys(vi *s, const int8_t *q, int64_t ldq, const int8_t *k, int64
         UNROLL for (int j = 0; j < 16; j++) { r[j] = _mm512_maskz_loadu_epi8(there, k + (j < n ? j : n - 1) * ldk + c); }
         UNROLL for (int j = 0; j < 16; j++) { r[j] = vixor(r[j], flip); }
         turn16(r);
+        if (ahead > 0) {
+            UNROLL for (int j = 0; j < 16; j++) { ASK(next + j * ldk + c); }
+        }
         UNROLL for (int j = 0; j < 16; j++) {
             UNROLL for (int i = 0; i < M; i++) { s[i] = _mm512_dpbusd_epi32(s[i], r[j], bc4(q + i * ldq + c + 4 * j)); }
         }
     }
 }
 INLINE void qk8_tile(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                     const float *ks, int64_t n, int64_t d, const int M) {
+                     const float *ks, int64_t n, int64_t d, const int M, const int8_t *next, int64_t ahead) {
     vi less[6];
     UNROLL for (int i = 0; i < M; i++) {
         less[i] = viset(0);
@@ -1115,10 +1121,9 @@ INLINE void qk8_tile(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const 
         vi s[6];
         UNROLL for (int i = 0; i < M; i++) { s[i] = less[i]; }
         if (left >= 16) {
-            UNROLL for (int r = 0; r < 16; r++) { _mm_prefetch((const char *)k + (32 + r) * ldk, _MM_HINT_T0); }
-            qk8_keys(s, q, ldq, k, ldk, 16, d, M);
+            qk8_keys(s, q, ldq, k, ldk, 16, d, M, next + j * ldk, ahead - j);
         } else {
-            qk8_keys(s, q, ldq, k, ldk, left, d, M);
+            qk8_keys(s, q, ldq, k, ldk, left, d, M, k, 0);
         }
         UNROLL for (int i = 0; i < M; i++) {
             _mm512_mask_storeu_ps(y + i * ldy + j, there, vmul(vcvt(s[i]), vmul(vset(qs[i]), by)));
@@ -1126,12 +1131,12 @@ INLINE void qk8_tile(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const 
     }
 }
 static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                const float *ks, int64_t m, int64_t n, int64_t d) {
+                const float *ks, int64_t m, int64_t n, int64_t d, const int8_t *next, int64_t ahead) {
     for (int64_t i = 0, rows; i < m; i += rows) {
         rows = even(m - i, 6);
 #define CASE(M)                                                                                                                  \
     case M:                                                                                                                      \
-        qk8_tile(y + i * ldy, ldy, q + i * ldq, ldq, qs + i, k, ldk, ks, n, d, M);                                               \
+        qk8_tile(y + i * ldy, ldy, q + i * ldq, ldq, qs + i, k, ldk, ks, n, d, M, next, i == 0 ? ahead : 0);                     \
         break;
         SIX(rows, CASE)
 #undef CASE
@@ -1140,14 +1145,16 @@ static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float
 
 /* Rows of 32 C columns of M queries, those from e on left out; two tokens a step, their codes side by side in int16. */
 INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv,
-                     int64_t n, int64_t e, const int M, const int C, const int whole) {
+                     int64_t n, int64_t e, const int M, const int C, const int whole, const int8_t *ask, int64_t ahead) {
     const vi first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     vi s[24];
     UNROLL for (int i = 0; i < 2 * C * M; i++) { s[i] = viset(0); }
     for (int64_t j = 0; j < n; j += 2, v += 2 * ldv) {
         const int8_t *next = j + 1 < n ? v + ldv : v;
-        _mm_prefetch((const char *)v + 32 * ldv, _MM_HINT_T0);
-        _mm_prefetch((const char *)v + 33 * ldv, _MM_HINT_T0);
+        if (j < ahead) {
+            ASK(ask + j * ldv);
+            ASK(ask + (j + 1) * ldv);
+        }
         UNROLL for (int c = 0; c < C; c++) {
             const __mmask32 there = whole ? ~UINT32_C(0) : (UINT32_C(1) << e) - 1;
             const vi a = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(there, v + 32 * c));
@@ -1174,7 +1181,7 @@ INLINE void pv8_tile(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const
     }
 }
 static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
-                int64_t n, int64_t e) {
+                int64_t n, int64_t e, const int8_t *next, int64_t ahead) {
     for (int64_t i = 0, rows; i < m; i += rows) {
         const int16_t *w = p + i * ldp;
         int64_t c = 0;
@@ -1183,13 +1190,13 @@ static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const floa
 #define CASE(M)                                                                                                                  \
     case M:                                                                                                                      \
         for (; c + 64 <= e; c += 64) {                                                                                           \
-            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, 0, M, 2, 1);                                                    \
+            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, 0, M, 2, 1, next + c, i == 0 ? ahead : 0);                      \
         }                                                                                                                        \
         for (; c + 32 <= e; c += 32) {                                                                                           \
-            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, 0, M, 1, 1);                                                    \
+            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, 0, M, 1, 1, next + c, i == 0 && c % 64 == 0 ? ahead : 0);       \
         }                                                                                                                        \
         if (c < e) {                                                                                                             \
-            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, e - c, M, 1, 0);                                                \
+            pv8_tile(to + c, ldy, w, ldp, ps + i, v + c, ldv, n, e - c, M, 1, 0, next, 0);                                       \
         }                                                                                                                        \
         break;
         SIX(rows, CASE)

@@ -617,11 +617,13 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
 /* ---- attention over int8 caches ---- */
 
 static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                const float *ks, int64_t m, int64_t n, int64_t d) {
+                const float *ks, int64_t m, int64_t n, int64_t d, const int8_t *next, int64_t ahead) {
+    (void)next, (void)ahead;
     qk8_rest(y, ldy, q, ldq, qs, k, ldk, ks, m, n, d);
 }
 static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
-                int64_t n, int64_t e) {
+                int64_t n, int64_t e, const int8_t *next, int64_t ahead) {
+    (void)next, (void)ahead;
     int64_t c = 0;
     for (; c + 16 <= e; c += 16) {
         for (int64_t i = 0; i < m; i++) {

@@ -544,7 +544,8 @@ static void pack_rows(float *dst, const void *src, int64_t ld, int form, int64_t
 }
 
 static void qk8(float *y, int64_t ldy, const int8_t *q, int64_t ldq, const float *qs, const int8_t *k, int64_t ldk,
-                const float *ks, int64_t m, int64_t n, int64_t d) {
+                const float *ks, int64_t m, int64_t n, int64_t d, const int8_t *next, int64_t ahead) {
+    (void)next, (void)ahead;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             int32_t s = 0;
@@ -575,7 +576,8 @@ static float weights8(int16_t *p, const float *w, const float *s, int64_t n) {
 }
 
 static void pv8(float *y, int64_t ldy, const int16_t *p, int64_t ldp, const float *ps, const int8_t *v, int64_t ldv, int64_t m,
-                int64_t n, int64_t e) {
+                int64_t n, int64_t e, const int8_t *next, int64_t ahead) {
+    (void)next, (void)ahead;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t c = 0; c < e; c++) {
             int32_t s = 0;
