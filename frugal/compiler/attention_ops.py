@@ -16,6 +16,7 @@ import numpy as np
 from . import dims
 from .dims import Dim
 from .ir import NARROW, NUMPY, Binary, DType, Op, Reduce, Step, Tensor, Unary
+from .kept_caches import DOMAIN
 from .lower import Node, op, show
 from .math_ops import binary, unary
 
@@ -286,7 +287,7 @@ def tensor_scatter(node: Node) -> Tensor:
     return node.emit(Op.TENSOR_SCATTER, [past, update, places], past.dtype, past.shape, axis, int(mode == "circular"))
 
 
-@op("KeptAttention", domain="frugal")
+@op("KeptAttention", domain=DOMAIN)
 def kept_attention(node: Node) -> list[Tensor]:
     """A layer of text generation with its caches (kept_caches.py)."""
     q, k, v = (widened(node, i) for i in range(3))
