@@ -278,9 +278,12 @@ static void place_runs(const conv *v, int32_t *run) {
 static int64_t run_count(const conv *v) { return v->depth ? 4 * v->quads : v->runs; }
 
 static void place_pixels(const conv *v, int32_t *pixel) {
-    for (int64_t y = 0; y < v->rows; y++) {
-        for (int64_t x = 0; x < v->ow; x++)
-            *pixel++ = (int32_t)(y * v->sh * v->line + x * v->sw * v->cg);
+    const int32_t down = (int32_t)(v->sh * v->line), right = (int32_t)(v->sw * v->cg);
+    const int64_t columns = v->ow == 1 ? v->rows : v->ow, rows = v->ow == 1 ? 1 : v->rows; /* the inner loop is the long one */
+    const uint32_t step = (uint32_t)(v->ow == 1 ? down : right);
+    for (int64_t y = 0; y < rows; y++, pixel += columns) {
+        for (int64_t x = 0; x < columns; x++)
+            pixel[x] = (int32_t)((uint32_t)(y * down) + (uint32_t)x * step);
     }
 }
 

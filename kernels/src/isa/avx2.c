@@ -21,11 +21,10 @@ static void widen_panel(int16_t *d, const int8_t *p, int64_t kp) {
         _mm256_store_si256((void *)(d + 48), _mm256_srai_epi16(_mm256_shuffle_epi8(w1, hi), 8));
     }
 }
-#define MAC(s, w, x)                                                                                                             \
-    do {                                                                                                                         \
-        s = viadd(s, _mm256_madd_epi16(w, x));                                                                                   \
-        KEEP(s);                                                                                                                 \
-    } while (0)
+/* The sum in assembler: gcc adds to the product's register and then moves it, one instruction more of each three. */
+#define MAC(s, w, x) __asm__ volatile("vpaddd %1, %0, %0" : "+x"(s) : "x"(_mm256_madd_epi16(w, x)))
+/* PIN hides what a pointer is: without it gcc hoists loads and products over a switch, and spills. */
+#define PIN(p) __asm__ volatile("" : "+r"(p))
 
 /* Two products by one multiplication (Winograd 1968):  x0 w0 + x1 w1 = (x0 + w1)(x1 + w0) - x0 x1 - w0 w1.  pmaddwd does it for
  * four k and 8 rows; the products of tokens alone and of weights alone are taken off once.  pmaddwd and paddd alone reach 80 % of
@@ -682,11 +681,30 @@ INLINE void unpack_taps(vi c[4], const int16_t *x, const int32_t *at) {
     c[3] = _mm256_unpackhi_epi16(e, f);
 }
 
+/* The same of M pixels where products fit int32 and all 16 channels are there: two at a time. */
+INLINE void qdepth_put_small(const qdepth_job *d, const vi *s0, const vi *s1, uint8_t *to, const int M) {
+    const rounding *r = &d->r;
+    const int64_t ldy = d->q->ldy;
+    UNROLL for (int m = 0; m < M; m += 2, to += 2 * ldy) {
+        const int k = m + 1 < M ? m + 1 : m;
+        const vi u = to_halves(vmul(vcvt(s0[m]), d->m[0]), vmul(vcvt(s1[m]), d->m[1]), r, 1);
+        const vi v = to_halves(vmul(vcvt(s0[k]), d->m[0]), vmul(vcvt(s1[k]), d->m[1]), r, 1);
+        const vi w = _mm256_permute4x64_epi64(_mm256_packus_epi16(u, v), 0xd8);
+        _mm_storeu_si128((void *)to, limited(_mm256_castsi256_si128(w), r));
+        if (k != m) {
+            _mm_storeu_si128((void *)(to + ldy), limited(_mm256_extracti128_si256(w, 1), r));
+        }
+    }
+}
+
 /* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
-INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M) {
+INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M, const int fast) {
     const fr_qconv *q = d->q;
     const int16_t *x = (const int16_t *)q->codes + q->pixel[i] + d->channel;
-    vi s0[4], s1[4], c[4];
+    const vi *w = d->w;
+    vi s0[5], s1[5], c[4];
+    PIN(x);
+    PIN(w);
     UNROLL for (int m = 0; m < M; m++) {
         s0[m] = d->bias[0];
         s1[m] = d->bias[1];
@@ -696,9 +714,14 @@ INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const
         UNROLL for (int m = 0; m < M; m++) {
             const int k = j - step * m;
             if (k >= 0 && k < 3) {
-                DEPTH_MAC(s0[m], s1[m], c, d->w + 4 * k);
+                DEPTH_MAC(s0[m], s1[m], c, w + 4 * k);
             }
         }
+        PIN(w);
+    }
+    if (fast) {
+        qdepth_put_small(d, s0, s1, qdepth_to(d, i), M);
+        return;
     }
     UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s0[m], s1[m], qdepth_to(d, i + m), q->n - d->channel); }
 }
@@ -727,29 +750,43 @@ static void qdepth_flat(const qdepth_job *d, int64_t i) {
     }
 }
 
-/* A row of pixels from i on; step: see qdepth_columns, 0 for kernels of another form. */
+/* A row of pixels from i on whose kernel has three columns; step, fast: see qdepth_columns. */
+INLINE void qdepth_columns_row(const qdepth_job *d, int64_t i, const int step, const int fast) {
+    enum { W = 5 };
+    for (int64_t end = i + d->q->row, n; i < end; i += n) {
+        n = even(end - i, step == 1 ? W : 2);
+        switch (n) {
+        case 1:
+            qdepth_columns(d, i, step, 1, fast);
+            break;
+        case 2:
+            qdepth_columns(d, i, step, 2, fast);
+            break;
+        case 3:
+            qdepth_columns(d, i, 1, 3, fast);
+            break;
+        case 4:
+            qdepth_columns(d, i, 1, 4, fast);
+            break;
+        default:
+            qdepth_columns(d, i, 1, W, fast);
+            break;
+        }
+    }
+}
+/* step: 0 for kernels of another form. */
 static void qdepth_row(const qdepth_job *d, int64_t i, int step) {
-    const int64_t end = i + d->q->row;
-    if (step == 1) {
-        for (; i + 4 <= end; i += 4) {
-            qdepth_columns(d, i, 1, 4);
-        }
-        if (i + 2 <= end) {
-            qdepth_columns(d, i, 1, 2);
-            i += 2;
-        }
-        if (i < end) {
-            qdepth_columns(d, i, 1, 1);
-        }
+    const bool fast = d->q->small && d->q->n - d->channel >= 16;
+    if (step == 1 && fast) {
+        qdepth_columns_row(d, i, 1, 1);
+    } else if (step == 1) {
+        qdepth_columns_row(d, i, 1, 0);
+    } else if (step == 2 && fast) {
+        qdepth_columns_row(d, i, 2, 1);
     } else if (step == 2) {
-        for (; i + 2 <= end; i += 2) {
-            qdepth_columns(d, i, 2, 2);
-        }
-        if (i < end) {
-            qdepth_columns(d, i, 2, 1);
-        }
+        qdepth_columns_row(d, i, 2, 0);
     } else {
-        for (; i < end; i++) {
+        for (int64_t end = i + d->q->row; i < end; i++) {
             qdepth_pixel(d, i);
         }
     }

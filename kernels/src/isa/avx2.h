@@ -392,11 +392,7 @@ static void qadd(uint8_t *y, const uint8_t *a, const uint8_t *b, int64_t n, cons
 /* Asks for a line of memory, to be found in the second-level cache. */
 #define ASK(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 /* s += the dots of pairs of int16. */
-#define ADD_DOTS(s, w, x)                                                                                                        \
-    do {                                                                                                                         \
-        s = viadd(s, _mm256_madd_epi16(w, x));                                                                                   \
-        KEEP(s);                                                                                                                 \
-    } while (0)
+#define ADD_DOTS(s, w, x) __asm__ volatile("vpaddd %1, %0, %0" : "+x"(s) : "x"(_mm256_madd_epi16(w, x)))
 enum { QK_DEPTH = 512 }; /* of queries widened at a time; longer heads take the plain loop */
 
 /* 16 codes of a row from c on, those from d on are 0. */

@@ -940,11 +940,11 @@ static void qdepth_open(qdepth_job *d, const fr_qconv *q, int64_t channel, int64
     }
 }
 
-INLINE void qdepth_put(const qdepth_job *d, const vi s[4], uint8_t *to, __mmask64 mask) {
+INLINE void qdepth_put(const qdepth_job *d, const vi s[4], uint8_t *to, __mmask64 mask, const int small) {
     vf v[4];
     vi y;
     UNROLL for (int k = 0; k < 4; k++) { v[k] = vmul(vcvt(s[k]), d->m[k]); }
-    if (d->q->small) {
+    if (small) {
         y = to_bytes(v, &d->r);
     } else {
         const vi a = _mm512_packs_epi32(to_codes(v[0], &d->r), to_codes(v[1], &d->r));
@@ -957,10 +957,13 @@ INLINE void qdepth_put(const qdepth_job *d, const vi s[4], uint8_t *to, __mmask6
 INLINE uint8_t *qdepth_to(const qdepth_job *d, int64_t i) { return (uint8_t *)d->q->y + i * d->q->ldy + d->channel; }
 
 /* M pixels side by side of a kernel of three columns, one or two columns apart: a column is unpacked once for all of them. */
-INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M) {
+INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const int M, const int small) {
     const fr_qconv *q = d->q;
     const uint8_t *x = (const uint8_t *)q->codes + q->pixel[i] + d->channel;
-    vi s[16], c[4];
+    const vi *w = d->w;
+    vi s[20], c[4];
+    PIN(x);
+    PIN(w);
     UNROLL for (int m = 0; m < M; m++) {
         UNROLL for (int v = 0; v < 4; v++) { s[4 * m + v] = d->bias[v]; }
     }
@@ -972,12 +975,12 @@ INLINE void qdepth_columns(const qdepth_job *d, int64_t i, const int step, const
                 continue;
             }
             UNROLL for (int v = 0; v < 4; v++) {
-                s[4 * m + v] = _mm512_dpbusd_epi32(s[4 * m + v], c[v], d->w[4 * k + v]);
+                s[4 * m + v] = _mm512_dpbusd_epi32(s[4 * m + v], c[v], w[4 * k + v]);
                 KEEP(s[4 * m + v]);
             }
         }
     }
-    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s + 4 * m, qdepth_to(d, i + m), d->mask); }
+    UNROLL for (int m = 0; m < M; m++) { qdepth_put(d, s + 4 * m, qdepth_to(d, i + m), d->mask, small); }
 }
 
 /* 64 channels of one pixel, or of as many pixels side by side as have them: the codes at x. */
@@ -989,7 +992,7 @@ INLINE void qdepth_64(const qdepth_job *d, const uint8_t *x, uint8_t *to, __mmas
         interleave(c, LD(x + at[0]), LD(x + at[1]), LD(x + at[2]), LD(x + at[3]));
         UNROLL for (int v = 0; v < 4; v++) { s[v] = _mm512_dpbusd_epi32(s[v], c[v], d->w[4 * k + v]); }
     }
-    qdepth_put(d, s, to, mask);
+    qdepth_put(d, s, to, mask, q->small);
 }
 static void qdepth_pixel(const qdepth_job *d, int64_t i) {
     qdepth_64(d, (const uint8_t *)d->q->codes + d->q->pixel[i] + d->channel, qdepth_to(d, i), d->mask);
@@ -1008,29 +1011,43 @@ static void qdepth_flat(const qdepth_job *d, int64_t i) {
     }
 }
 
-/* A row of pixels from i on; step: see qdepth_columns, 0 for kernels of another form. */
+/* A row of pixels from i on whose kernel has three columns; step, small: see qdepth_columns. */
+INLINE void qdepth_columns_row(const qdepth_job *d, int64_t i, const int step, const int small) {
+    enum { W = 5 };
+    for (int64_t end = i + d->q->row, n; i < end; i += n) {
+        n = even(end - i, step == 1 ? W : 2);
+        switch (n) {
+        case 1:
+            qdepth_columns(d, i, step, 1, small);
+            break;
+        case 2:
+            qdepth_columns(d, i, step, 2, small);
+            break;
+        case 3:
+            qdepth_columns(d, i, 1, 3, small);
+            break;
+        case 4:
+            qdepth_columns(d, i, 1, 4, small);
+            break;
+        default:
+            qdepth_columns(d, i, 1, W, small);
+            break;
+        }
+    }
+}
+/* step: 0 for kernels of another form. */
 static void qdepth_row(const qdepth_job *d, int64_t i, int step) {
-    const int64_t end = i + d->q->row;
-    if (step == 1) {
-        for (; i + 4 <= end; i += 4) {
-            qdepth_columns(d, i, 1, 4);
-        }
-        if (i + 2 <= end) {
-            qdepth_columns(d, i, 1, 2);
-            i += 2;
-        }
-        if (i < end) {
-            qdepth_columns(d, i, 1, 1);
-        }
+    const bool small = d->q->small;
+    if (step == 1 && small) {
+        qdepth_columns_row(d, i, 1, 1);
+    } else if (step == 1) {
+        qdepth_columns_row(d, i, 1, 0);
+    } else if (step == 2 && small) {
+        qdepth_columns_row(d, i, 2, 1);
     } else if (step == 2) {
-        for (; i + 2 <= end; i += 2) {
-            qdepth_columns(d, i, 2, 2);
-        }
-        if (i < end) {
-            qdepth_columns(d, i, 2, 1);
-        }
+        qdepth_columns_row(d, i, 2, 0);
     } else {
-        for (; i < end; i++) {
+        for (int64_t end = i + d->q->row; i < end; i++) {
             qdepth_pixel(d, i);
         }
     }

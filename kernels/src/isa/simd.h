@@ -478,6 +478,9 @@ enum { GROUP = 24 }; /* the most tokens that share an epilogue: their results st
     switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
 /* Tokens of the next tile: those left, cut evenly into tiles of at most most. */
 static int64_t even(int64_t left, int64_t most) {
+    if (left <= most) {
+        return left;
+    }
     const int64_t tiles = (left + most - 1) / most;
     return (left + tiles - 1) / tiles;
 }
