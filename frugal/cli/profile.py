@@ -453,7 +453,7 @@ def _print(about: dict[str, Any], report: dict[str, Any]) -> None:
     print(f"{machine['cpu']}, {machine['isa']}, {machine['threads']} threads; meter: {report['meter']['name']}\n")
     rows = []
     for name, v in about["variants"].items():
-        rows.append([name, *_cells(v, "gross_joules", "interval", v["evidence_class"]), f"{v['seconds'] * 1e3:.3f}", v["source"]])
+        rows.append([name, *_cells(v, "gross_joules", "interval", v["evidence_class"]), _milliseconds(v), v["source"]])
         net = "X" if v["net_joules"] is None else v["evidence_class"]
         why = "" if v["net_reason"] == v["reason"] else v["net_reason"]
         rows.append(["  net", *_cells(v, "net_joules", "net_interval", net), "", why])
@@ -492,6 +492,10 @@ def _print(about: dict[str, Any], report: dict[str, Any]) -> None:
             print(f"  {name}: " + (f"{grams[0]:.3g} to {grams[1]:.3g} g" if grams else "X"))
     for text in about["warnings"]:
         print(f"warning: {text}")
+
+
+def _milliseconds(v: dict[str, Any]) -> str:
+    return "-" if v["seconds"] is None else f"{v['seconds'] * 1e3:.3f}"
 
 
 def _cells(v: dict[str, Any], joules: str, interval: str, evidence: str) -> list[str]:

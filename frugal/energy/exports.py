@@ -84,7 +84,7 @@ def table(report: dict[str, Any]) -> str:
 def _row(report: dict[str, Any], name: str) -> dict[str, Any]:
     variant, model = report["results"]["variants"][name], report["models"][name]
     gross, net = variant["gross"], variant["net"]
-    seconds = variant["runs"] * variant["seconds_per_run"]
+    seconds = None if variant["seconds_per_run"] is None else variant["runs"] * variant["seconds_per_run"]
     carbon = report["carbon"]["variants"][name] if report["carbon"] else None
     kwh = None if gross["joules"] is None else gross["joules"] * variant["runs"] / JOULES_A_KWH
     row: dict[str, Any] = {
@@ -115,13 +115,13 @@ def _row(report: dict[str, Any], name: str) -> dict[str, Any]:
         if figure["interval"]:
             row[f"{key}_joules_low"], row[f"{key}_joules_high"] = figure["interval"]
     for key, energy in (("cpu_power", "cpu_energy"), ("ram_power", "ram_energy")):
-        row[key] = None if row[energy] is None else row[energy] * JOULES_A_KWH / seconds
+        row[key] = None if row[energy] is None or not seconds else row[energy] * JOULES_A_KWH / seconds
     if report["machine"]["memory_bytes"]:
         row["ram_total_size"] = report["machine"]["memory_bytes"] / 2**30
     if carbon and carbon["grams"]:
         low, high = (g * variant["runs"] / 1000 for g in carbon["grams"])
         row |= {"emissions": (low + high) / 2, "emissions_low": low, "emissions_high": high}
-        row |= {"emissions_rate": row["emissions"] / seconds}
+        row["emissions_rate"] = row["emissions"] / seconds if seconds else None
         row |= {"country_iso_code": report["carbon"]["grid"]["country"], "country_name": report["carbon"]["grid"]["name"]}
     return row
 
@@ -180,7 +180,6 @@ def boamps(report: dict[str, Any]) -> str:
                 "version": report["tool"]["version"],
                 "cpuTrackingMode": "rapl" if report["meter"]["name"] in ("powercap", "perf") else report["meter"]["name"],
                 "powerConsumption": gross["joules"] * variant["runs"] / JOULES_A_KWH,
-                "measurementDuration": variant["runs"] * variant["seconds_per_run"],
                 "measurementDateTime": report["created"].replace("T", " ").rstrip("Z"),
             }
         ],
@@ -188,6 +187,8 @@ def boamps(report: dict[str, Any]) -> str:
         "software": {"language": "python", "version": report["tool"]["python"]},
         "infrastructure": {"infraType": "other", "components": components},
     }
+    if variant["seconds_per_run"] is not None:
+        document["measures"][0]["measurementDuration"] = variant["runs"] * variant["seconds_per_run"]
     baseline = report["results"]["baseline"]
     if baseline and baseline["watts"] is not None:
         idle = [w for w in report["raw"]["windows"] if w["kind"] == "baseline"]

@@ -127,6 +127,9 @@ def build(inputs: dict[str, Any]) -> dict[str, Any]:
     results = analyse(recording, windows)
     if report["model"]:
         _estimate(report, results)
+    for name, variant in results["variants"].items():
+        if "estimate" in report["models"][name]:  # a board that is not here: its window is none, and has no time
+            variant["seconds_per_run"] = None
     report["results"] = results
     report["operators"] = {name: _operators(report, name) for name in report["models"]}
     report["carbon"] = _carbon(report)
@@ -203,7 +206,7 @@ def _carbon(report: dict[str, Any]) -> dict[str, Any] | None:
         if interval is None:
             variants[name] = {"grams": None, "sci": None, "reason": variant["gross"]["reason"] or "the energy has no interval"}
             continue
-        embodied = report["options"]["embodied"]
+        embodied = report["options"]["embodied"] if variant["seconds_per_run"] is not None else None
         share = carbon.sci(interval, variant["seconds_per_run"], grid, embodied) if embodied else None
         variants[name] = {
             "grams": carbon.grams(interval, grid),

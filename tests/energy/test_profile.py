@@ -178,6 +178,21 @@ def test_a_board_bundle(capsys, tmp_path):
     bundle.mkdir()
     (bundle / "manifest.json").write_text(json.dumps({"board": "stm32l4r5", "instructions": 2_000_000}))
     about = profile(capsys, str(bundle), "--meter", "model", "--report", f"{tmp_path}/r.json")
+    assert about["seconds"] is None  # the board is not here
+    for form in ("e.csv", "e.prom", "e.html", "cyclonedx:b.json"):
+        assert (
+            main(
+                [
+                    "energy",
+                    "convert",
+                    f"{tmp_path}/r.json",
+                    form.replace(":", f":{tmp_path}/") if ":" in form else f"{tmp_path}/{form}",
+                ]
+            )
+            == 0
+        )
+    assert main(["profile", str(bundle), "--meter", "model"]) == 0
+    capsys.readouterr()
     assert about["evidence_class"] == "D" and about["gross_joules"] == pytest.approx(2e6 * 195 * 1.8 * 1.3 * 1e-12)
     assert replay(load(tmp_path / "r.json")) == (tmp_path / "r.json").read_text()
     assert profile(capsys, str(bundle))["evidence_class"] == "X"
