@@ -557,7 +557,7 @@ static void qconv(const fr_qconv *q) {
     const rounding r = rounding_of(q->zero, q->low, q->high, q->dtype == 3 ? 0x80 : 0);
     const int64_t panel = q->runs * q->quads * 64;
     for (int64_t c = 0; c < q->n; c += 16) {
-        open_panel(q->scratch, q->w + c / 16 * panel, panel / 16);
+        open_panel(q->scratch, q->w + c / 16 * panel, panel / 16, 16 * FR_BLOCK);
         for (int64_t i = 0, n; i < q->pixels; i += n) {
             n = even(q->pixels - i, TILE);
             switch (n) {
