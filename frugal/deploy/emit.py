@@ -175,7 +175,7 @@ def model_source(placed: Placed) -> str:
         f"    return fb_checksum((const uint32_t *)(const void *)&plan, sizeof plan / 4, data) == 0x{total:08x}u ? 0 : -1;\n"
         "}\n\n"
         f"void model_reset(void) {{\n{resets}\n}}\n\n"
-        f"void model_run(void) {{\n{data}{body}\n}}\n"
+        f"void model_run(void) {{\n    MODEL_BEGINS();\n{data}{body}\n    MODEL_ENDS();\n}}\n"
     )
 
 
@@ -196,7 +196,10 @@ def model_header(placed: Placed, title: str) -> str:
         " *     model_reset();                  states to their zero, when there are any",
         " *     fill model_<input>();  model_run();  read model_<output>()",
         " *",
-        " * Inputs and outputs lie in the arena; model_run overwrites inputs, but for states, which it brings up to date. */",
+        " * Inputs and outputs lie in the arena; model_run overwrites inputs, but for states, which it brings up to date.",
+        " *",
+        " * With -DMODEL_TRIGGER model_run calls model_begins() first and model_ends() last, which your program defines: raise",
+        " * and lower a pin there, and a power meter's trigger input sees each inference. */",
         "#ifndef MODEL_H",
         "#define MODEL_H",
         "#include <stdint.h>",
@@ -206,6 +209,15 @@ def model_header(placed: Placed, title: str) -> str:
         "int model_init(void);",
         "void model_reset(void);",
         "void model_run(void);",
+        "#ifdef MODEL_TRIGGER",
+        "void model_begins(void);",
+        "void model_ends(void);",
+        "#define MODEL_BEGINS() model_begins()",
+        "#define MODEL_ENDS() model_ends()",
+        "#else",
+        "#define MODEL_BEGINS() ((void)0)",
+        "#define MODEL_ENDS() ((void)0)",
+        "#endif",
     ]
     states = {i.state for i in p.net.inputs if i.state}
     for kind, ports in (("input", p.net.inputs), ("output", p.net.outputs)):

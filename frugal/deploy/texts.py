@@ -116,6 +116,10 @@ image at a time and is not reentrant.  Inputs lie in the arena and are overwritt
 |---|---|---|---|---|---|
 {ports}
 
+To measure energy, compile with `-DMODEL_TRIGGER` and define `model_begins` and `model_ends` (model.h): raise a pin in one and
+lower it in the other, and let the meter record the pin beside the current.  `frugal profile --meter trace:log.csv` with a column
+`trigger` then takes each inference as a window; `lpm01a:PORT,trigger=d7` starts at the first edge.  Without it nothing is called.
+
 `model.c` is the network as one call a layer, `model_plan.h` the layers' types, `model_data.c` the constants, `fb*.c` the kernels,
 `golden.h` what the self-test compares.  `manifest.json` says what it takes: flash, RAM, instructions, compiler, hashes.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,35 @@ def test_shapes_of_all_kinds(seed, board, tmp_path, tooled, request):
     report = deploy(model, tmp_path / "out", Options(board, cases=8))
     assert report.manifest["instructions_per_inference"] > 1000
     assert report.refused or seed > 1  # some shapes are for the general kernels
+
+
+TRIGGERED = r"""
+#include <stdio.h>
+#include "model.h"
+static char seen[16];
+static int n;
+void model_begins(void) { seen[n++] = 'b'; }
+void model_ends(void) { seen[n++] = 'e'; }
+int main(void) {
+    if (model_init() != 0) return 2;
+    for (int i = 0; i < 3; i++) model_run();
+    return puts(seen) < 0;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs cc")
+def test_a_pin_marks_each_inference(models, tmp_path):
+    """With -DMODEL_TRIGGER the program's two functions are called around every run; without it the model does not know them."""
+    out = tmp_path / "out"
+    deploy(models["keyword"], out, Options("aarch64-linux", measure=False))
+    (out / "triggered.c").write_text(TRIGGERED)
+    sources = [f.name for f in out.glob("*.c") if f.name not in ("selftest.c",)]
+    command = ["cc", "-std=c11", "-O1", "-ffp-contract=off", *sources, "-lm", "-o", "triggered"]
+    subprocess.run([*command, "-DMODEL_TRIGGER"], cwd=out, check=True)
+    assert subprocess.run([out / "triggered"], capture_output=True, text=True, check=True).stdout == "bebebe\n"
+    subprocess.run(command, cwd=out, check=True)
+    assert subprocess.run([out / "triggered"], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 REAL = Path(__file__).parent.parent / "data" / "tflite"
